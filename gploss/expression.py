@@ -220,9 +220,9 @@ class Expression:
     def canonical(self) -> Expression:
         """Return the representative of all formulas that are equal by rules that keep value *and* derivative.
 
-        Commutative operands are put in order, and nodes are dropped that change nothing: a double negation and an
-        identity under plain semantics; under clamped ones only an identity of an operator, whose value is in the
-        clamp's range already.
+        Commutative operands are put in order, and nodes are dropped that change nothing: identity(x), mul(1, x),
+        add(0, x) and neg(neg(x)). Under clamped semantics a node is only dropped where x is an operator, whose
+        value is in the clamp's range already, and a double negation never.
         """
         if self._canonical is None:
             for node in self.nodes():
@@ -293,6 +293,10 @@ def _intern(
     return _INTERNED.setdefault(key, node)
 
 
+#: Numbers that change nothing, by operator.
+_NEUTRAL: Final = {"mul": 1.0, "add": 0.0}
+
+
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     if not operands:
         return node
@@ -301,6 +305,13 @@ def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
         return inner
     if node.head == "neg" and inner.head == "neg" and node.semantics == "plain":
         return inner.operands[0]
+    for neutral, other in (operands, operands[::-1]) if len(operands) == 2 else ():
+        if (
+            neutral.constant is not None
+            and neutral.constant == _NEUTRAL.get(node.head)
+            and (node.semantics == "plain" or other.operands)
+        ):
+            return other
     if len(operands) == 2 and OPERATORS[node.head].commutative and _precedes(operands[1], inner):
         operands = (operands[1], inner)
     return node if operands == node.operands else _intern(node.head, operands, None, node.semantics)

@@ -79,16 +79,6 @@ NUMPY: Final = Backend(
 )
 
 
-def _torch_of_two(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """Let one of the two arguments be a plain number, as numpy does."""
-
-    def call(a: Array, b: Array) -> Array:
-        like = a if isinstance(a, torch.Tensor) else b
-        return function(torch.as_tensor(a).to(like), torch.as_tensor(b).to(like))
-
-    return call
-
-
 TORCH: Final = Backend(
     functions={
         "abs": torch.abs,
@@ -98,8 +88,8 @@ TORCH: Final = Backend(
         "sqrt": torch.sqrt,
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
-        "maximum": _torch_of_two(torch.maximum),
-        "minimum": _torch_of_two(torch.minimum),
+        "maximum": torch.maximum,
+        "minimum": torch.minimum,
     },
     indicator=lambda condition, like: condition.to(like.dtype),
 )
@@ -155,12 +145,19 @@ class Formula:
             ):
                 for argument in arguments:
                     self._check(argument)
+                    if len(arguments) == 2 and not self._varies(argument):
+                        raise FormulaError(
+                            f"formula {self.text!r}: {name} takes no plain number; write x * (x > 0) for relu"
+                        )
             case _:
                 raise FormulaError(
                     f"formula {self.text!r}: {ast.unparse(node)!r} at column {node.col_offset + 1} is not allowed; "
                     f"use numbers, {', '.join((*self.variables, *CONSTANTS))}, + - * /, one comparison, "
                     f"and the functions {', '.join(FUNCTIONS)}"
                 )
+
+    def _varies(self, node: ast.expr) -> bool:
+        return any(isinstance(part, ast.Name) and part.id in self.variables for part in ast.walk(node))
 
     def compute(self, backend: Backend, **variables: Array) -> Array:
         """Compute the formula elementwise.

@@ -4,7 +4,7 @@ The rows are AutoLossGen's operators (arXiv 2204.13160, table 1), those that its
 included. `log`, `inv` and `sqrt` are protected: they are finite at 0 and odd, and `EPS` is their guard.
 A user's own operator is one more row::
 
-    register_operator(unary("softplus", "maximum(x, 0) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
+    register_operator(unary("softplus", "x * (x > 0) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
 
 Derivatives are written by hand and checked against automatic differentiation at registration. Where an operator
 has a kink, the row says which derivative holds there: `max` and `min` share it equally between equal operands.
@@ -215,7 +215,7 @@ for _row in (
     ),
     unary("sigmoid", "sigmoid(x)", "value * (1 - value)", latex=r"\sigma\left({x}\right)"),
     unary("tanh", "tanh(x)", "1 - value * value", latex=r"\tanh\left({x}\right)"),
-    unary("relu", "maximum(x, 0)", "x > 0", latex=r"\left[{x}\right]_+"),
+    unary("relu", "x * (x > 0)", "x > 0", latex=r"\left[{x}\right]_+"),
     unary("abs", "abs(x)", "sign(x)", latex=r"\left|{x}\right|"),
     unary(
         "sqrt",
@@ -226,3 +226,6 @@ for _row in (
     unary("exp", "exp(x)", "value", latex=r"e^{{{x}}}"),
 ):
     register_operator(_row)
+
+#: Names of gploss's own operators, whose formulas change with its version alone.
+BUILT_IN: Final = frozenset(OPERATORS)

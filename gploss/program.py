@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,10 @@ class Program:
     roots: npt.NDArray[np.int32]
     used: npt.NDArray[np.int64]
     clamped: npt.NDArray[np.bool_]
-    _cast: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=dict, repr=False)
+    _cast: dict[str, tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def compile(
-        expressions: Sequence[Expression], multipliers: npt.NDArray[np.float64] | None = None
-    ) -> Program:
+    def compile(expressions: Sequence[Expression], multipliers: npt.NDArray[np.float64] | None = None) -> Program:
         """Compile expressions.
 
         Args:
@@ -138,12 +137,12 @@ class Program:
             Losses (M, N) and d loss/d score (M, N). A NaN or infinity stays in its own element.
         """
         real = np.float32 if scores.dtype == np.float32 else np.float64
-        kernels = load_kernels("float32" if real is np.float32 else "float64")
         if rows is None:
             rows = np.arange(len(self), dtype=np.int64)
         if real.__name__ not in self._cast:
-            self._cast[real.__name__] = (self.constants.astype(real), self.multipliers.astype(real))
-        constants, multipliers = self._cast[real.__name__]
+            kernels = load_kernels("float32" if real is np.float32 else "float64")
+            self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
+        kernels, constants, multipliers = self._cast[real.__name__]
         losses = np.empty((len(rows), scores.shape[-1]), real)
         gradients = np.empty_like(losses)
         kernels.run(
