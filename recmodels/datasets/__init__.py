@@ -1,0 +1,95 @@
+"""Datasets by name, and any table by its path: one module a dataset, found by discovery."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gploss.registry import Registry, discover
+from recmodels.interactions import DataError, Split
+
+DATA_VARIABLE = "GPLOSS_DATA"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that can be asked for by name.
+
+    Attributes:
+        name: as users type it.
+        load: makes the split; its keyword arguments are the options that users may give.
+        summary: one line for lists of datasets.
+    """
+
+    name: str
+    load: Callable[..., Split]
+    summary: str
+
+
+DATASETS: Registry[Dataset] = Registry("dataset")
+
+
+def load_dataset(source: str | Path | pd.DataFrame, **options: Any) -> Split:
+    """Return a dataset in three parts.
+
+    Args:
+        source: a name ("synthetic", "ml-100k", "filmtrust"), the path of a table or of a folder, or a data frame.
+        **options: what the loader takes; for a path or a data frame: user, item, label, rating, timestamp
+            (names of columns), positive_from, on_duplicates, split ("leave_one_out", "by_time", "at_random"),
+            validation, test (shares), seed, columns. See the load functions in the modules of this package.
+
+    Raises:
+        LookupError: neither a dataset of that name nor a file or folder.
+        TypeError: an option that this dataset does not take.
+        DataError: the data cannot be used; the message names file, line and column.
+        DownloadError: the data are not here and cannot be downloaded.
+
+    Example:
+        >>> split = load_dataset("synthetic", seed=0)
+        >>> split.n_users, split.n_items
+        (943, 1682)
+    """
+    discover(__name__)
+    if isinstance(source, str) and source in DATASETS:
+        dataset = DATASETS[source]
+    elif isinstance(source, pd.DataFrame) or Path(source).exists():
+        dataset = DATASETS["table"]
+        options = {"source": source, **options}
+    else:
+        raise LookupError(f"no file, folder or dataset is named {str(source)!r}; datasets: {', '.join(DATASETS)}")
+    _check_options(dataset, options)
+    return dataset.load(**options)
+
+
+def data_folder() -> Path | None:
+    """Return the folder that the environment variable GPLOSS_DATA names, or None where it is not set.
+
+    Raises:
+        DataError: it names no folder.
+    """
+    name = os.environ.get(DATA_VARIABLE)
+    if not name:
+        return None
+    if not Path(name).is_dir():
+        raise DataError(f"the environment variable {DATA_VARIABLE} names {name!r}, which is no folder")
+    return Path(name)
+
+
+def _check_options(dataset: Dataset, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(dataset.load).parameters
+    unknown = [name for name in options if name not in parameters]
+    if unknown:
+        raise TypeError(
+            f"dataset {dataset.name!r} does not take {', '.join(unknown)}; it takes: {', '.join(parameters)}"
+        )
+    missing = [
+        name for name, p in parameters.items() if p.default is inspect.Parameter.empty and name not in options
+    ]
+    if missing:
+        raise TypeError(f"dataset {dataset.name!r} needs {', '.join(missing)}")

@@ -1,0 +1,239 @@
+"""Frozen containers for what the models learn from: interactions, and a split of them in three parts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntegerArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is; the message says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who met which item, and whether they liked it.
+
+    The arrays are copied, checked and made read-only, so that the content hash stays true. Two objects are
+    equal when their content is.
+
+    Attributes:
+        users: (N,) int64, ids from 0 to n_users - 1.
+        items: (N,) int64, ids from 0 to n_items - 1.
+        labels: (N,) float32, 1 for a positive interaction and 0 for a negative one.
+        n_users: size of the user table; ids that no row uses are fine.
+        n_items: size of the item table; ids that no row uses are fine.
+        timestamps: (N,) int64, of which only the order matters, or None when it is unknown.
+
+    Raises:
+        DataError: shapes or types do not match, an id is out of range, or a label is neither 0 nor 1.
+
+    Example:
+        >>> data = Interactions(np.array([0, 0, 1]), np.array([0, 2, 2]), np.array([1, 0, 1]), 2, 3)
+        >>> len(data), len(data.take(np.array([2])))
+        (3, 1)
+    """
+
+    users: IntegerArray
+    items: IntegerArray
+    labels: FloatArray
+    n_users: int
+    n_items: int
+    timestamps: IntegerArray | None = None
+
+    def __post_init__(self) -> None:
+        users = _frozen_ids("users", self.users, self.n_users)
+        items = _frozen_ids("items", self.items, self.n_items)
+        labels = _frozen_labels(self.labels)
+        timestamps = None if self.timestamps is None else _frozen_integers("timestamps", self.timestamps)
+        for name, column in (("items", items), ("labels", labels), ("timestamps", timestamps)):
+            if column is not None and len(column) != len(users):
+                raise DataError(f"{name} has {len(column)} entries, but users has {len(users)}")
+        for name, value in (
+            ("users", users),
+            ("items", items),
+            ("labels", labels),
+            ("timestamps", timestamps),
+            ("n_users", int(self.n_users)),
+            ("n_items", int(self.n_items)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Interactions):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def take(self, rows: npt.NDArray[Any]) -> Interactions:
+        """Return some of the rows, in the order asked for; the id tables keep their sizes.
+
+        Args:
+            rows: (M,) positions, or (N,) booleans.
+        """
+        timestamps = None if self.timestamps is None else self.timestamps[rows]
+        return Interactions(
+            self.users[rows], self.items[rows], self.labels[rows], self.n_users, self.n_items, timestamps
+        )
+
+    @property
+    def positive_share(self) -> float:
+        """Share of rows with label 1; NaN when there are no rows."""
+        return float(self.labels.mean(dtype=np.float64)) if len(self) else float("nan")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of everything in here, row order included: 32 hexadecimal digits, alike on every platform."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"interactions/1 {len(self)} {self.n_users} {self.n_items}".encode())
+        digest.update(self.users.astype("<i8").tobytes())
+        digest.update(self.items.astype("<i8").tobytes())
+        digest.update(self.labels.astype("<f4").tobytes())
+        if self.timestamps is not None:
+            digest.update(b"timestamps")
+            digest.update(self.timestamps.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """One dataset in three parts over the same users and items.
+
+    Attributes:
+        name: what was split and how; for people, not part of the content hash.
+        train: what models are fitted to.
+        validation: what the search's rewards and early stopping look at.
+        test: what only a confirmation looks at.
+
+    Raises:
+        DataError: a part is empty, the parts differ in their numbers of users or items, or validation or test
+            lacks positives or negatives (AUC is undefined there).
+    """
+
+    name: str
+    train: Interactions
+    validation: Interactions
+    test: Interactions
+
+    def __post_init__(self) -> None:
+        for part, rows in self.parts().items():
+            if len(rows) == 0:
+                raise DataError(f"{self.name}: the {part} part is empty; there is too little data for this split")
+            if (rows.n_users, rows.n_items) != (self.n_users, self.n_items):
+                raise DataError(
+                    f"{self.name}: {part} has {rows.n_users} users and {rows.n_items} items, "
+                    f"train has {self.n_users} and {self.n_items}; all parts need the same id tables"
+                )
+        for part, rows in (("validation", self.validation), ("test", self.test)):
+            positives = int(rows.labels.sum())
+            if positives in (0, len(rows)):
+                lacking = "positive" if positives == 0 else "negative"
+                raise DataError(
+                    f"{self.name}: the {part} part ({len(rows)} rows) holds no {lacking} row, so its AUC is "
+                    "undefined; use more data, another split, or another threshold for positives"
+                )
+
+    @property
+    def n_users(self) -> int:
+        """Size of the user table that all parts share."""
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Size of the item table that all parts share."""
+        return self.train.n_items
+
+    def parts(self) -> dict[str, Interactions]:
+        """Return the three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of the three parts, their order included: 32 hexadecimal digits."""
+        text = "split/1 " + " ".join(part.content_hash for part in self.parts().values())
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Return figures about the split, as JSON values.
+
+        Users and items that never occur in train keep their ids: a model can only guess at them. They are
+        counted for each part as ``users_not_in_train`` and ``items_not_in_train`` (distinct ids) and
+        ``rows_not_in_train`` (rows with such a user or item).
+        """
+        known_users = np.isin(np.arange(self.n_users), self.train.users)
+        known_items = np.isin(np.arange(self.n_items), self.train.items)
+        figures: dict[str, Any] = {
+            "name": self.name,
+            "content_hash": self.content_hash,
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+        }
+        for part, rows in self.parts().items():
+            new_user, new_item = ~known_users[rows.users], ~known_items[rows.items]
+            figures[part] = {
+                "rows": len(rows),
+                "positive_share": rows.positive_share,
+                "users": len(np.unique(rows.users)),
+                "items": len(np.unique(rows.items)),
+                "users_not_in_train": len(np.unique(rows.users[new_user])),
+                "items_not_in_train": len(np.unique(rows.items[new_item])),
+                "rows_not_in_train": int((new_user | new_item).sum()),
+            }
+        return figures
+
+
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return type(first) is type(second) and first == second
+
+
+def _column(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise DataError(f"{name} has the shape {column.shape}; one dimension is needed")
+    return column
+
+
+def _frozen_integers(name: str, values: npt.ArrayLike) -> IntegerArray:
+    column = _column(name, values)
+    if column.size and not np.issubdtype(column.dtype, np.integer):
+        raise DataError(f"{name} has the type {column.dtype}; whole numbers are needed")
+    frozen = np.array(column, dtype=np.int64)
+    frozen.setflags(write=False)
+    return frozen
+
+
+def _frozen_ids(name: str, values: npt.ArrayLike, size: int) -> IntegerArray:
+    if size < 1:
+        raise DataError(f"n_{name} is {size}; at least 1 is needed")
+    ids = _frozen_integers(name, values)
+    outside = np.flatnonzero((ids < 0) | (ids >= size))
+    if len(outside):
+        row = int(outside[0])
+        raise DataError(f"{name}[{row}] is {ids[row]}; ids lie from 0 to n_{name} - 1 = {size - 1}")
+    return ids
+
+
+def _frozen_labels(values: npt.ArrayLike) -> FloatArray:
+    column = _column("labels", values)
+    wrong = np.flatnonzero(~np.isin(column, (0, 1)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"labels[{row}] is {column[row]}; a label is 0 or 1")
+    frozen = np.array(column, dtype=np.float32)
+    frozen.setflags(write=False)
+    return frozen
