@@ -1,0 +1,242 @@
+"""From an expression to its evaluation: screen, recognise duplicates, look up, train, store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from gploss.cache import Cache, CacheEntry
+from gploss.evaluation import JSON, Evaluation, EvaluationKey, Status
+from gploss.expression import Expression
+from gploss.operators import BUILT_IN, OPERATORS
+from gploss.probes import PROBE_VERSION
+from gploss.reward import Reward
+from gploss.screening import Screening, screen
+from recmodels.interactions import Split
+from recmodels.metrics import METRICS
+from recmodels.trainer import Member, Outcome, Trainer
+
+#: Part of every cache key: raised whenever the same inputs train to other numbers.
+FORMAT_VERSION: Final = 1
+
+Reuse = Literal["exact", "fingerprint"]
+
+
+class LossEvaluator:
+    """Evaluates losses by training a recommender with each of them.
+
+    It never touches the test part of the split.
+
+    Args:
+        split: data; the reward is measured on its validation part.
+        trainer: trains populations; its protocol decides whether losses are made scale-free.
+        epochs: epochs a candidate is trained for.
+        seed: training seed, the same for every candidate: initial weights, batches, dropout.
+        learning_rate: of every candidate; the protocol's by default.
+        weight_decay: likewise.
+        cache: evaluated losses of this and earlier runs, or None.
+        reuse: "exact" serves from the cache only what the very same program gave, so that a run with a cache
+            equals one without; "fingerprint" also what another program of the same function gave.
+        check_direction: reject losses that fail AutoLossGen's validity check.
+
+    Raises:
+        ValueError: epochs below 1.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        trainer: Trainer,
+        *,
+        epochs: int = 5,
+        seed: int = 0,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        cache: Cache | None = None,
+        reuse: Reuse = "exact",
+        check_direction: bool = False,
+    ) -> None:
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {epochs}")
+        self.split = split
+        self.trainer = trainer
+        self.epochs = epochs
+        self.seed = seed
+        protocol = trainer.protocol
+        self.learning_rate = protocol.learning_rate if learning_rate is None else learning_rate
+        self.weight_decay = protocol.weight_decay if weight_decay is None else weight_decay
+        self.cache = cache
+        self.reuse = reuse
+        self.check_direction = check_direction
+        self.metric = trainer.metrics[0]
+        self.higher_is_better = METRICS[self.metric].higher_is_better
+        self.reward = Reward(self.metric, self.higher_is_better)
+        self.key = EvaluationKey(self._key_fields())
+
+    def _key_fields(self) -> dict[str, JSON]:
+        """All that a candidate's raw metrics depend on, the loss and the number of epochs aside."""
+        fields: dict[str, JSON] = json.loads(
+            json.dumps(
+                {
+                    "format": FORMAT_VERSION,
+                    "train": self.split.train.content_hash,
+                    "validation": self.split.validation.content_hash,
+                    "metrics": self.trainer.metrics,
+                    "seed": self.seed,
+                    "learning_rate": self.learning_rate,
+                    "weight_decay": self.weight_decay,
+                    "start": None,
+                    **self.trainer.describe(self.split.train),
+                }
+            )
+        )
+        return fields
+
+    def describe(self) -> dict[str, JSON]:
+        """Return what decides the evaluations, for results and checkpoints."""
+        return {
+            "data": self.split.name,
+            "epochs": self.epochs,
+            "check_direction": self.check_direction,
+            "reuse": self.reuse,
+            "probes": PROBE_VERSION,
+            **self.key.fields,
+        }
+
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluate a prefix of the expressions; see `gploss.evaluation.Evaluator`."""
+        screening = screen(
+            expressions,
+            scale_free=self.trainer.protocol.scale_free,
+            check_direction=self.check_direction,
+        )
+        new = self._new_candidates(screening, seen, limit)
+        end = len(expressions) if len(new) < limit else self._end_of_prefix(screening, seen, new)
+        fresh = self._look_up_or_train(screening, new, expressions)
+        first = dict(seen) | {screening.fingerprints[k]: evaluation for k, evaluation in fresh.items()}
+        return [
+            fresh[k] if k in fresh else self._without_training(expressions[k], k, screening, first)
+            for k in range(end)
+        ]
+
+    def _new_candidates(self, screening: Screening, seen: Mapping[str, Evaluation], limit: int) -> list[int]:
+        """Positions of the first `limit` candidates that pass screening and are no duplicates."""
+        new: dict[str, int] = {}
+        for k, (reason, fingerprint) in enumerate(zip(screening.reasons, screening.fingerprints, strict=True)):
+            if len(new) == limit:
+                break
+            if reason is None and fingerprint not in seen:
+                new.setdefault(fingerprint, k)
+        return list(new.values())
+
+    def _end_of_prefix(self, screening: Screening, seen: Mapping[str, Evaluation], new: Sequence[int]) -> int:
+        """Position of the candidate that would be one too many."""
+        known = set(seen) | {screening.fingerprints[k] for k in new}
+        for k, (reason, fingerprint) in enumerate(zip(screening.reasons, screening.fingerprints, strict=True)):
+            if reason is None and fingerprint not in known:
+                return k
+        return len(screening.reasons)
+
+    def _without_training(
+        self, expression: Expression, k: int, screening: Screening, first: Mapping[str, Evaluation]
+    ) -> Evaluation:
+        reason = screening.reasons[k]
+        if reason is not None:
+            return Evaluation(expression, Status.REJECTED, reason=str(reason))
+        fingerprint = screening.fingerprints[k]
+        original = first[fingerprint]
+        return Evaluation(
+            expression,
+            Status.DUPLICATE,
+            reward=original.reward,
+            metrics=original.metrics,
+            fingerprint=fingerprint,
+            scale=self._scale(screening, k),
+            duplicate_of=str(original.expression),
+        )
+
+    def _scale(self, screening: Screening, k: int) -> float | None:
+        return float(screening.scales[k]) if self.trainer.protocol.scale_free else None
+
+    def _look_up_or_train(
+        self, screening: Screening, new: Sequence[int], expressions: Sequence[Expression]
+    ) -> dict[int, Evaluation]:
+        entries: dict[int, CacheEntry] = {}
+        for k in new:
+            entry = self._look_up(screening, k)
+            if entry is not None:
+                entries[k] = entry
+        missing = [k for k in new if k not in entries]
+        trained = self._train(screening, missing)
+        if self.cache is not None and trained:
+            self.cache.store(self.key, list(trained.values()))
+        return {
+            k: self._from_entry(expressions[k], screening.fingerprints[k], entry, cached=k in entries)
+            for k, entry in (entries | trained).items()
+        }
+
+    def _look_up(self, screening: Screening, k: int) -> CacheEntry | None:
+        if self.cache is None:
+            return None
+        entry = self.cache.lookup(self.key, program_text(screening.program.expressions[k]), self.epochs)
+        if entry is None and self.reuse == "fingerprint":
+            entry = self.cache.lookup_fingerprint(self.key, screening.fingerprints[k], self.epochs)
+        return entry
+
+    def _train(self, screening: Screening, rows: Sequence[int]) -> dict[int, CacheEntry]:
+        if not rows:
+            return {}
+        members = [Member(row, self.seed, self.learning_rate, self.weight_decay) for row in rows]
+        report = self.trainer.fit(screening.program, members, self.split.train, self.split.validation, self.epochs)
+        entries = {}
+        for position, row in enumerate(rows):
+            diverged = report.outcomes[position] is Outcome.DIVERGED
+            stopped = int(report.stopped_at[position])
+            valid = stopped - 1 if diverged else stopped
+            entries[row] = CacheEntry(
+                program=program_text(screening.program.expressions[row]),
+                fingerprint=screening.fingerprints[row],
+                status="diverged" if diverged else "trained",
+                reason=report.reasons[position],
+                epochs=self.epochs,
+                complete=diverged or stopped < self.epochs,
+                metrics={name: column[position, :valid].tolist() for name, column in report.metrics.items()},
+                scale=self._scale(screening, row),
+                seconds=float(report.seconds[position]),
+            )
+        return entries
+
+    def _from_entry(
+        self, expression: Expression, fingerprint: str, entry: CacheEntry, *, cached: bool
+    ) -> Evaluation:
+        entry = entry.truncated(self.epochs)
+        trained = entry.status == "trained"
+        return Evaluation(
+            expression,
+            Status.TRAINED if trained else Status.DIVERGED,
+            reason=entry.reason,
+            reward=self.reward.of(entry.metrics, self.epochs) if trained else None,
+            metrics=dict(entry.metrics),
+            fingerprint=fingerprint,
+            scale=entry.scale,
+            cached=cached,
+            seconds=entry.seconds,
+            candidate_epochs=self.epochs,
+        )
+
+
+def program_text(expression: Expression) -> str:
+    """Return the text that names a program in the cache: a user's own operators are spelt out."""
+    own = sorted({node.head for node in expression.nodes() if node.operands} - BUILT_IN)
+    spelt = [json.dumps(dict(OPERATORS[name].describe()), sort_keys=True) for name in own]
+    return " where ".join([str(expression), *spelt])
+
+
+def training_seed(experiment_seed: int, replicate: int) -> int:
+    """Return the seed of a replicate's training: a function of nothing else, so that all losses share its luck."""
+    return int(np.random.SeedSequence([experiment_seed, replicate]).generate_state(1, np.uint32)[0])

@@ -1,0 +1,1 @@
+"""Recommender models, one a file; each registers itself in `recmodels.base.MODELS`."""

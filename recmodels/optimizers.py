@@ -1,0 +1,216 @@
+"""Optimiser steps on stacked weights: M members at once, each with its own rate and decay.
+
+Embedding tables have shape (rows, M, d) and are updated only where a batch touches them; all other weights have
+shape (M, ...). The steps are those of `torch.optim.SGD` and `torch.optim.Adagrad`, applied to those rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recmodels import row_kernels
+from recmodels.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the B samples of a batch find their rows in a table of n touched ones.
+
+    Attributes:
+        ids: (B,) row of each sample.
+        distinct: (n,) rows, ascending.
+        inverse: (B,) position of each sample's row among the distinct ones.
+        order: (B,) samples sorted by row, in their own order within a row.
+        starts: (n + 1,) where each row's samples begin in `order`.
+    """
+
+    ids: torch.Tensor
+    distinct: torch.Tensor
+    inverse: torch.Tensor
+    order: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(ids: npt.NDArray[np.int64], device: torch.device) -> Places:
+        """Sort the ids of a batch, shape (B,)."""
+        order = np.argsort(ids, kind="stable")
+        ascending = ids[order]
+        first = np.empty(len(ids), np.bool_)
+        first[0] = True
+        np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+        starts = np.append(np.flatnonzero(first), len(ids))
+        inverse = np.empty(len(ids), np.int64)
+        inverse[order] = np.cumsum(first) - 1
+        return Places(
+            torch.from_numpy(ids).to(device),
+            torch.from_numpy(ascending[first]).to(device),
+            torch.from_numpy(inverse).to(device),
+            order,
+            starts,
+        )
+
+
+class Optimizer:
+    """The protocol's optimiser for one stack of M members.
+
+    Plain SGD shrinks all weights at each step. For rows that a batch does not touch this is made up for when they
+    are next read: (1 - rate * decay)^n for n steps, kept as its distance from 1, since 1 - 1e-6 is a coarse number
+    in float32.
+
+    Args:
+        protocol: the kind of optimiser, clipping, decay in the loss.
+        learning_rates: (M,) float64.
+        weight_decays: (M,) float64.
+        steps: number of batches in an epoch.
+        device: where the weights are.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        learning_rates: torch.Tensor,
+        weight_decays: torch.Tensor,
+        steps: int,
+        device: torch.device,
+    ) -> None:
+        self.protocol = protocol
+        self.on_cpu = device.type == "cpu"
+        self.is_sgd = protocol.optimizer == "sgd"
+        self.clip = np.inf if protocol.gradient_clip is None else protocol.gradient_clip
+        self.rates = learning_rates.to(device, torch.float32)
+        self.decays = weight_decays.to(device, torch.float32)
+        shrink = torch.log1p(-learning_rates * (weight_decays + 2 * protocol.loss_decay))
+        counts = torch.arange(steps + 1, dtype=torch.float64).unsqueeze(-1)
+        self.shrink = torch.expm1(counts * shrink).to(device, torch.float32)
+        self.step = 0
+        self.steps_done: dict[str, torch.Tensor] = {}
+
+    def fresh_state(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the state before the first step, by weight name."""
+        if self.is_sgd:
+            return {}
+        start = self.protocol.initial_accumulator
+        return {name: torch.full_like(weight, start) for name, weight in weights.items()}
+
+    def read_rows(self, name: str, table: torch.Tensor, places: Places) -> torch.Tensor:
+        """Return each sample's row, (M, B, d), as it stands before this step."""
+        if self.is_sgd and self.on_cpu:
+            rows = torch.empty((table.shape[1], len(places.ids), table.shape[2]))
+            done = self._steps_done(name, table)
+            row_kernels.read_rows(
+                table.numpy(), places.ids.numpy(), done.numpy(), self.step, self.shrink.numpy(), rows.numpy()
+            )
+            return rows
+        if self.is_sgd:
+            done = self._steps_done(name, table)
+            rows = self._catch_up(table.index_select(0, places.ids), done.index_select(0, places.ids))
+            return rows.transpose(0, 1).contiguous()
+        return table.index_select(0, places.ids).transpose(0, 1).contiguous()
+
+    def step_rows(
+        self,
+        name: str,
+        table: torch.Tensor,
+        accumulator: torch.Tensor | None,
+        places: Places,
+        gradients: torch.Tensor,
+    ) -> None:
+        """Step the rows that a batch touched.
+
+        Args:
+            name: of the table.
+            table: (all rows, M, d), changed in place.
+            accumulator: Adagrad's, shaped like the table, changed in place; None for SGD.
+            places: of the batch in the table.
+            gradients: (M, B, d), one a sample.
+        """
+        if self.on_cpu:
+            self._step_rows_compiled(name, table, accumulator, places, gradients)
+            return
+        shape = (len(places.distinct), *table.shape[1:])
+        total = torch.zeros(shape, device=table.device).index_put_(
+            (places.inverse,), gradients.transpose(0, 1), accumulate=True
+        )
+        rows = table.index_select(0, places.distinct)
+        if accumulator is None:
+            done = self._steps_done(name, table)
+            rows = self._catch_up(rows, done.index_select(0, places.distinct))
+            done.index_fill_(0, places.distinct, self.step + 1)
+            stepped, _ = self._stepped(rows, total, None, members_at=1)
+        else:
+            own = accumulator.index_select(0, places.distinct)
+            stepped, own = self._stepped(rows, total, own, members_at=1)
+            accumulator.index_copy_(0, places.distinct, own)
+        table.index_copy_(0, places.distinct, stepped)
+
+    def _step_rows_compiled(
+        self,
+        name: str,
+        table: torch.Tensor,
+        accumulator: torch.Tensor | None,
+        places: Places,
+        gradients: torch.Tensor,
+    ) -> None:
+        where = (gradients.contiguous().numpy(), places.order, places.starts, places.distinct.numpy())
+        rates, decays, clip = self.rates.numpy(), self.decays.numpy(), np.float32(self.clip)
+        if accumulator is None:
+            done, shrink = self._steps_done(name, table).numpy(), self.shrink.numpy()
+            loss_decay = np.float32(self.protocol.loss_decay)
+            row_kernels.step_sgd(table.numpy(), *where, done, self.step, shrink, rates, decays, loss_decay, clip)
+        else:
+            row_kernels.step_adagrad(table.numpy(), accumulator.numpy(), *where, rates, decays, clip)
+
+    def step_dense(self, weight: torch.Tensor, accumulator: torch.Tensor | None, gradient: torch.Tensor) -> None:
+        """Step a weight of shape (M, ...) that every batch touches, in place."""
+        stepped, own = self._stepped(weight, gradient, accumulator, members_at=0)
+        weight.copy_(stepped)
+        if accumulator is not None:
+            accumulator.copy_(own)
+
+    def end_batch(self) -> None:
+        """Count one step."""
+        self.step += 1
+
+    def end_epoch(self, tables: dict[str, torch.Tensor]) -> None:
+        """Bring every row up to date, so that tables can be read whole."""
+        if self.is_sgd:
+            for name, table in tables.items():
+                table.copy_(self._catch_up(table, self._steps_done(name, table)))
+        self.steps_done.clear()
+        self.step = 0
+
+    def keep_members(self, index: torch.Tensor) -> None:
+        """Drop all members but those of the index (m,)."""
+        self.rates = self.rates[index]
+        self.decays = self.decays[index]
+        self.shrink = self.shrink[:, index].contiguous()
+
+    def _steps_done(self, name: str, table: torch.Tensor) -> torch.Tensor:
+        """(rows,) number of steps that each row has been through in this epoch."""
+        if name not in self.steps_done:
+            self.steps_done[name] = torch.zeros(len(table), dtype=torch.int64, device=table.device)
+        return self.steps_done[name]
+
+    def _catch_up(self, rows: torch.Tensor, steps_done: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(rows, rows, self.shrink[self.step - steps_done].unsqueeze(-1))
+
+    def _stepped(
+        self, weight: torch.Tensor, gradient: torch.Tensor, accumulator: torch.Tensor | None, members_at: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weight, and Adagrad's accumulator, after a step; members are along `members_at`."""
+        shape = [1] * weight.ndim
+        shape[members_at] = -1
+        rate, decay = self.rates.view(shape), self.decays.view(shape)
+        if self.protocol.loss_decay:
+            gradient = gradient.add(weight, alpha=2 * self.protocol.loss_decay)
+        if np.isfinite(self.clip):
+            gradient = gradient.clamp(-self.clip, self.clip)
+        gradient = torch.addcmul(gradient, weight, decay)
+        if accumulator is None:
+            return torch.addcmul(weight, gradient, rate, value=-1), weight
+        accumulator = torch.addcmul(accumulator, gradient, gradient)
+        return weight - rate * gradient / accumulator.sqrt(), accumulator

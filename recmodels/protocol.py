@@ -1,0 +1,90 @@
+"""How a model is trained: optimiser, initialisation, clipping, decay. Two protocols, and why there are two.
+
+`PAPER` trains as AutoLossGen's authors do, `STANDARD` as a tuned recommender would be. Most of what the paper's
+protocol rewards in a loss is its step size; a found loss counts only if it wins under `STANDARD`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from gploss.registry import Registry
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything about training that is not the loss, the data, the model or the seed.
+
+    Args:
+        name: for tables and keys.
+        optimizer: "sgd" (plain) or "adagrad" (per element).
+        learning_rate: default rate of a member.
+        weight_decay: default decay of a member. Under "sgd" each step shrinks every weight by rate * decay;
+            under "adagrad" decay * weight is added to the gradient of the rows that a batch touches.
+        batch_size: interactions in a batch; the loss is their mean.
+        gradient_clip: bound on each element of the gradient, or None.
+        loss_decay: L2 in the loss itself: 2 * loss_decay * weight is added to the gradient before clipping
+            (AutoLossGen's effectiveness runs: 1e-4; "sgd" only).
+        initial_accumulator: where Adagrad's accumulators start.
+        initialization: "standard" (embeddings N(0, 0.05^2), biases 0) or "paper" (all N(0, 1), global bias 0.1).
+        scale_free: divide each loss by its scale s.
+        patience: epochs without a better validation value after which a member stops, or None.
+    """
+
+    name: str
+    optimizer: Literal["sgd", "adagrad"]
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    gradient_clip: float | None
+    loss_decay: float
+    initial_accumulator: float
+    initialization: Literal["standard", "paper"]
+    scale_free: bool
+    patience: int | None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adagrad"):
+            raise ValueError(f"optimizer must be 'sgd' or 'adagrad', not {self.optimizer!r}")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.loss_decay < 0 or self.batch_size < 1:
+            raise ValueError("rate and batch size must be positive, decays at least 0")
+        if self.loss_decay and self.optimizer != "sgd":
+            raise ValueError("loss_decay goes with optimizer 'sgd'")
+
+    def describe(self) -> dict[str, str | float | int | bool | None]:
+        """Return all fields, for keys and records."""
+        return asdict(self)
+
+
+STANDARD: Final = Protocol(
+    name="standard",
+    optimizer="adagrad",
+    learning_rate=0.1,
+    weight_decay=2e-4,
+    batch_size=512,
+    gradient_clip=None,
+    loss_decay=0.0,
+    initial_accumulator=1e-6,
+    initialization="standard",
+    scale_free=True,
+    patience=3,
+)
+
+PAPER: Final = Protocol(
+    name="paper",
+    optimizer="sgd",
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    batch_size=128,
+    gradient_clip=50.0,
+    loss_decay=0.0,
+    initial_accumulator=0.0,
+    initialization="paper",
+    scale_free=False,
+    patience=100,
+)
+
+PROTOCOLS: Final[Registry[Protocol]] = Registry("protocol")
+for _protocol in (STANDARD, PAPER):
+    PROTOCOLS.register(_protocol.name, _protocol)
