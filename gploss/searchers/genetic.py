@@ -1,0 +1,291 @@
+"""Genetic programming over a grammar's trees, on DEAP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from deap import base, tools
+
+from gploss.evaluation import JSON, Evaluation, Evaluator, Status
+from gploss.expression import Expression
+from gploss.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
+from gploss.grammar import Grammar, GrammarError
+from gploss.reward import BaselineFilter
+from gploss.searcher import SEARCHERS, AskTellSearcher, whole_number
+
+_TRIES = 20
+"""How often an offspring that is not new is bred again, and then how often a random tree is drawn."""
+
+_HALL_OF_FAME = 10
+
+_FIRST_PARENTS = 0.6
+"""Breeding starts when the population has reached this share of its full size: a small budget should not
+be spent on random trees."""
+
+_MUTATION_AFTER_CROSSOVER = 0.3
+"""Share of the offspring of two parents that are mutated, too."""
+
+_MUTATIONS = {
+    "replace_subtree": 3.0,
+    "replace_node": 3.0,
+    "perturb_constant": 3.0,
+    "insert_operator": 2.0,
+    "hoist": 1.0,
+}
+"""Methods of TreeVariation, and how often each is chosen in proportion."""
+
+
+class Fitness(base.Fitness):  # type: ignore[misc]
+    """(value, complexity): more of the first is better; of equals, less of the second."""
+
+    weights = (1.0, -1.0)
+
+
+class Individual(Tree):
+    """A tree with its fitness.
+
+    Attributes:
+        fitness: DEAP's record of value and complexity.
+        key: identifies its canonical expression.
+    """
+
+    def __init__(self, nodes: Iterable[Any], fitness: Fitness | None = None, key: int = 0) -> None:
+        super().__init__(nodes)
+        self.fitness = Fitness() if fitness is None else fitness
+        self.key = key
+
+
+class GeneticSearcher(AskTellSearcher):
+    """A population of trees, varied by crossover and mutation; the best stay.
+
+    The first proposals are the `initial` expressions, then random trees. As soon as the population has 60% of
+    its full size, offspring are bred from parents that win tournaments: half of them by crossover of subtrees,
+    half by a mutation (another subtree, another node, a changed constant, an operator put in, a part hoisted
+    up). Trained offspring join the population, of which the best remain, so that the elite is never lost.
+
+    No formula is proposed twice: an offspring whose canonical expression was proposed or told before is bred
+    again, after some tries replaced by a random tree. What turns out to be a duplicate, rejected or diverged
+    does not join the population.
+
+    Parsimony: a tournament goes to the least complex of those whose value lies within `parsimony` of its best;
+    among the survivors, of equal values the less complex one comes first.
+
+    Args:
+        grammar: what may be proposed. Its limits hold for unfolded trees.
+        evaluator: screens, looks up and trains the proposals.
+        seed: of all random choices.
+        reward_filter: the paper's baseline filter, or None.
+        population_size: the most individuals that survive a round.
+        tournament_size: how many individuals compete to become a parent.
+        crossover_rate: share of offspring with two parents.
+        parsimony: values this near to each other count as equal in a tournament, in units of the reward.
+        initial: expressions to propose first, in their order.
+
+    Attributes:
+        population: the living, the best first.
+        hall_of_fame: DEAP's record of the ten best.
+        pareto_front: DEAP's record of those that none beats in both value and complexity.
+
+    Raises:
+        TypeError: if a size is not a whole number.
+        ValueError: if a size, rate or tolerance is out of range.
+        GrammarError: if an initial expression lies outside of the grammar, or its tree exceeds the limit.
+
+    Example:
+        >>> start = [Grammar.standard().parse("square(label - pred)")]
+        >>> GeneticSearcher(Grammar.standard(), evaluator, initial=start).run(budget=500)  # doctest: +SKIP
+    """
+
+    name: ClassVar[str] = "genetic"
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        evaluator: Evaluator,
+        *,
+        seed: int = 0,
+        reward_filter: BaselineFilter | None = None,
+        population_size: int = 50,
+        tournament_size: int = 5,
+        crossover_rate: float = 0.5,
+        parsimony: float = 1e-3,
+        initial: Sequence[Expression] = (),
+    ) -> None:
+        super().__init__(grammar, evaluator, seed=seed, reward_filter=reward_filter)
+        self.population_size = whole_number("population_size", population_size, least=2)
+        self.tournament_size = whole_number("tournament_size", tournament_size, least=1)
+        if not 0.0 <= crossover_rate <= 1.0:
+            raise ValueError(f"crossover_rate must lie between 0 and 1, got {crossover_rate!r}")
+        if not 0.0 <= parsimony < float("inf"):
+            raise ValueError(f"parsimony must be a finite number, at least 0, got {parsimony!r}")
+        self.crossover_rate = crossover_rate
+        self.parsimony = parsimony
+        self.initial = tuple(initial)
+        for expression in self.initial:
+            grammar.check(expression)
+            if not self._is_tree_of_limited_size(expression):
+                raise GrammarError(
+                    f"the initial expression {expression} has {expression.tree_size} operators as a tree; "
+                    f"genetic programming over the {grammar.name} grammar allows {grammar.max_size}"
+                )
+        self.population: list[Individual] = []
+        self.hall_of_fame = tools.HallOfFame(_HALL_OF_FAME, similar=_same)
+        self.pareto_front = tools.ParetoFront(similar=_same)
+        self._next_initial = 0
+        self._known: set[int] = set()
+        self._sizes = possible_sizes(grammar)
+        self._variation = TreeVariation(grammar, self.rng, self._sizes)
+        self._toolbox = self._make_toolbox()
+
+    def _make_toolbox(self) -> base.Toolbox:
+        toolbox = base.Toolbox()
+        toolbox.register(
+            "select", select_parsimonious, tournament_size=self.tournament_size, parsimony=self.parsimony
+        )
+        toolbox.register("mate", self._variation.crossover)
+        toolbox.register("mutate", partial(_mutate, self._variation))
+        toolbox.register("survive", tools.selBest, k=self.population_size)
+        return toolbox
+
+    def _settings(self) -> dict[str, JSON]:
+        return {
+            "population_size": self.population_size,
+            "tournament_size": self.tournament_size,
+            "crossover_rate": self.crossover_rate,
+            "parsimony": self.parsimony,
+            "initial": [str(expression) for expression in self.initial],
+        }
+
+    def _ask(self, n: int) -> list[Expression]:
+        proposals: list[Expression] = []
+        with seeded_random(self.rng):
+            for _ in range(n):
+                proposal = self._propose()
+                self._known.add(_key(proposal))
+                proposals.append(proposal)
+        return proposals
+
+    def _propose(self) -> Expression:
+        while self._next_initial < len(self.initial):
+            expression = self.initial[self._next_initial]
+            self._next_initial += 1
+            if _key(expression) not in self._known:
+                return expression
+        if len(self.population) >= max(2, round(_FIRST_PARENTS * self.population_size)):
+            for _ in range(_TRIES):
+                tree = self._breed()
+                if self._variation.within_limits(tree):
+                    expression = self._variation.expression(tree)
+                    if _key(expression) not in self._known:
+                        return expression
+        return self._random_expression()
+
+    def _breed(self) -> Tree:
+        """Return one offspring, which may break the grammar's limits."""
+        tree: Tree = self._parent()
+        if random.random() >= self.crossover_rate:
+            tree = self._toolbox.mutate(tree)
+            return tree
+        tree = self._toolbox.mate(tree, self._parent())
+        if random.random() < _MUTATION_AFTER_CROSSOVER and self._variation.within_limits(tree):
+            tree = self._toolbox.mutate(tree)
+        return tree
+
+    def _parent(self) -> Tree:
+        """Return a copy of the winner of a tournament."""
+        return Tree(self._toolbox.select(self.population))
+
+    def _random_expression(self) -> Expression:
+        """Draw a random tree, a new one if there seem to be any left."""
+        for _ in range(_TRIES):
+            expression = self.grammar.sample(self.rng, random.choice(self._sizes))
+            if _key(expression) not in self._known:
+                break
+        return expression
+
+    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+        living = {individual.key for individual in self.population}
+        born: list[Individual] = []
+        for evaluation in evaluations:
+            key = _key(evaluation.expression)
+            self._known.add(key)
+            fit = evaluation.status is Status.TRAINED and self._is_tree_of_limited_size(evaluation.expression)
+            if fit and key not in living:
+                born.append(self._individual(evaluation.expression, self.value(evaluation)))
+                living.add(key)
+        if born:
+            self.hall_of_fame.update(born)
+            self.pareto_front.update(born)
+            self.population = self._toolbox.survive(self.population + born)
+
+    def _is_tree_of_limited_size(self, expression: Expression) -> bool:
+        """Whether its unfolded tree is small enough; a graph of few nodes may unfold to thousands."""
+        return expression.tree_size <= self.grammar.max_size
+
+    def _individual(self, expression: Expression, value: float) -> Individual:
+        fitness = Fitness((value, float(expression.complexity)))
+        return Individual(self._variation.tree(expression), fitness, _key(expression))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "population": self._described(self.population),
+            "hall_of_fame": self._described(self.hall_of_fame),
+            "pareto_front": self._described(self.pareto_front),
+            "known": np.array(sorted(self._known), dtype=np.uint64),
+            "next_initial": self._next_initial,
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.population = self._restored(state["population"])
+        for record, individuals in (
+            (self.hall_of_fame, self._restored(state["hall_of_fame"])),
+            (self.pareto_front, self._restored(state["pareto_front"])),
+        ):
+            record.clear()
+            # Of equals DEAP puts the later one first: the last one first gives the order of before.
+            for individual in reversed(individuals):
+                record.insert(individual)
+        self._known = {int(key) for key in state["known"]}
+        self._next_initial = int(state["next_initial"])
+
+    def _described(self, individuals: Iterable[Individual]) -> list[list[str | float]]:
+        return [[str(self._variation.expression(tree)), tree.fitness.values[0]] for tree in individuals]
+
+    def _restored(self, described: Iterable[tuple[str, float]]) -> list[Individual]:
+        return [self._individual(Expression.parse(text), value) for text, value in described]
+
+
+def select_parsimonious(individuals: Sequence[Individual], tournament_size: int, parsimony: float) -> Individual:
+    """Hold a tournament: the least complex of those whose value is near the best one's wins.
+
+    Args:
+        individuals: from which the competitors are drawn, with replacement.
+        tournament_size: number of competitors.
+        parsimony: what counts as near, in units of the value.
+    """
+    competitors: list[Individual] = tools.selRandom(individuals, tournament_size)
+    enough = max(competitor.fitness.values[0] for competitor in competitors) - parsimony
+    near = [competitor for competitor in competitors if competitor.fitness.values[0] >= enough]
+    return min(near, key=lambda competitor: (competitor.fitness.values[1], -competitor.fitness.values[0]))
+
+
+def _mutate(variation: TreeVariation, tree: Tree) -> Tree:
+    (name,) = random.choices(list(_MUTATIONS), list(_MUTATIONS.values()))
+    mutated: Tree = getattr(variation, name)(tree)
+    return mutated
+
+
+def _same(first: Individual, second: Individual) -> bool:
+    return first.key == second.key
+
+
+def _key(expression: Expression) -> int:
+    """64 bits that stand for the canonical expression."""
+    return int.from_bytes(expression.canonical().digest[:8], "big")
+
+
+SEARCHERS.register(GeneticSearcher.name, GeneticSearcher)
