@@ -8,6 +8,7 @@ export. Nothing in it is executed as Python, so one text serves every backend an
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +129,9 @@ class Formula:
 
     def _check(self, node: ast.expr) -> None:
         match node:
-            case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+            case ast.Constant(value=int() | float() as number) if (
+                not isinstance(number, bool) and number <= sys.float_info.max
+            ):
                 return
             case ast.Name(id=name) if name in self.variables or name in CONSTANTS:
                 return
@@ -140,15 +143,16 @@ class Formula:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
                 self._check(left)
                 self._check(right)
+                if not self._varies(node):
+                    raise FormulaError(f"formula {self.text!r}: {ast.unparse(node)!r} compares plain numbers")
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if FUNCTIONS.get(name) == len(
                 arguments
             ):
                 for argument in arguments:
                     self._check(argument)
-                    if len(arguments) == 2 and not self._varies(argument):
-                        raise FormulaError(
-                            f"formula {self.text!r}: {name} takes no plain number; write x * (x > 0) for relu"
-                        )
+                    if not self._varies(argument):
+                        instead = "x * (x > 0) for relu" if len(arguments) == 2 else "its value as a number"
+                        raise FormulaError(f"formula {self.text!r}: {name} takes no plain number; write {instead}")
             case _:
                 raise FormulaError(
                     f"formula {self.text!r}: {ast.unparse(node)!r} at column {node.col_offset + 1} is not allowed; "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import cached_property
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -37,7 +40,7 @@ class Grammar:
         max_depth: most operators on a way from the root to a leaf.
 
     Raises:
-        GrammarError: an unknown name, no terminal, or a limit below 1.
+        GrammarError: an unknown name, a name twice, no terminal, or a limit below 1.
 
     Example:
         >>> grammar = Grammar.standard()
@@ -62,7 +65,15 @@ class Grammar:
         if not self.terminals:
             raise GrammarError("a grammar needs at least one terminal")
         for terminal in self.terminals:
-            Expression.leaf(terminal, self.semantics)
+            try:
+                written = Expression.leaf(terminal, self.semantics).head
+            except ExpressionError as error:
+                raise GrammarError(str(error)) from None
+            if written != terminal:
+                raise GrammarError(f"the terminal {terminal!r} has to be written {written!r}")
+        for names in (self.operators, self.terminals):
+            if len(set(names)) < len(names):
+                raise GrammarError(f"a name occurs twice in {', '.join(names)}")
         if self.max_size < 1 or not 1 <= self.max_depth <= MAX_DEPTH:
             raise GrammarError(f"max_size must be at least 1, and max_depth between 1 and {MAX_DEPTH}")
 
@@ -167,7 +178,7 @@ class Grammar:
         Raises:
             GrammarError: no such tree exists.
         """
-        if size > self.max_size or self._count(size, self.max_depth) == 0:
+        if not 0 <= size <= self.max_size or self._count(size, self.max_depth) == 0:
             raise GrammarError(f"the {self.name} grammar has no tree of {size} operators")
         return self._draw(rng, size, self.max_depth)
 
@@ -183,6 +194,10 @@ class Grammar:
 
     @cached_property
     def _counts(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    @cached_property
+    def _cumulative(self) -> dict[tuple[int, int], list[float]]:
         return {}
 
     def _count(self, size: int, depth: int) -> int:
@@ -202,14 +217,22 @@ class Grammar:
     def _draw(self, rng: np.random.Generator, size: int, depth: int) -> Expression:
         if size == 0:
             return self.sample_leaf(rng)
-        below = [self._count(part, depth - 1) for part in range(size)]
-        ways = [below[i] * below[size - 1 - i] * len(self.binary) for i in range(size)]
-        ways.append(below[-1] * len(self.unary))
-        total = sum(ways)
-        choice = int(rng.choice(size + 1, p=[way / total for way in ways]))
+        # where in the left operand's size, or at a unary operator, a uniform number falls
+        choice = min(bisect(self._shares(size, depth), rng.random()), size if self.unary else size - 1)
         if choice == size:
             name = self.unary[int(rng.integers(len(self.unary)))]
             return Expression.apply(name, self._draw(rng, size - 1, depth - 1))
         name = self.binary[int(rng.integers(len(self.binary)))]
         left = self._draw(rng, choice, depth - 1)
         return Expression.apply(name, left, self._draw(rng, size - 1 - choice, depth - 1))
+
+    def _shares(self, size: int, depth: int) -> list[float]:
+        """Cumulative shares of the trees by the size of their left operand; what is left over is unary."""
+        known = self._cumulative.get((size, depth))
+        if known is None:
+            below = [self._count(part, depth - 1) for part in range(size)]
+            ways = [below[i] * below[size - 1 - i] * len(self.binary) for i in range(size)]
+            total = sum(ways) + below[-1] * len(self.unary)
+            known = [float(Fraction(way, total)) for way in accumulate(ways)]
+            self._cumulative[size, depth] = known
+        return known

@@ -4,10 +4,10 @@ The rows are AutoLossGen's operators (arXiv 2204.13160, table 1), those that its
 included. `log`, `inv` and `sqrt` are protected: they are finite at 0 and odd, and `EPS` is their guard.
 A user's own operator is one more row::
 
-    register_operator(unary("softplus", "x * (x > 0) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
+    register_operator(unary("softplus", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
 
 Derivatives are written by hand and checked against automatic differentiation at registration. Where an operator
-has a kink, the row says which derivative holds there: `max` and `min` share it equally between equal operands.
+has a kink, the mean of both sides holds there, as in torch: `max` and `min` share it between equal operands.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ import torch
 
 from gploss.formula import TORCH, Formula
 from gploss.registry import Registry
+from gploss.terminals import TERMINALS
 
 #: The authors' clamp of every operator's value (semantics "clamped"); no gradient outside.
 CLAMP_LOW: Final = 1e-5
 CLAMP_HIGH: Final = 1e5
 
-#: Names that the text of an expression uses for something else.
-RESERVED: Final = frozenset({"clamped", "sub", "div"})
+#: Names that the text of an expression uses for something else; t1, t2, ... name shared parts.
+RESERVED: Final = frozenset({"clamped", "sub", "div", *TERMINALS})
+_SHARED_PART: Final = re.compile(r"t[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def unary(name: str, value: str, derivative: str, latex: str | None = None, prec
         Formula(value, ("x",)),
         (Formula(derivative, ("x", "value")),),
         commutative=False,
-        latex=latex or rf"\operatorname{{{{{name}}}}}\left({{x}}\right)",
+        latex=latex or rf"{_upright(name)}\left({{x}}\right)",
         precedence=precedence,
     )
 
@@ -122,9 +124,14 @@ def binary(
         Formula(value, ("a", "b")),
         (Formula(derivatives[0], variables), Formula(derivatives[1], variables)),
         commutative=commutative,
-        latex=latex or rf"\operatorname{{{{{name}}}}}\left({{a}}, {{b}}\right)",
+        latex=latex or rf"{_upright(name)}\left({{a}}, {{b}}\right)",
         precedence=precedence,
     )
+
+
+def _upright(name: str) -> str:
+    """Return the name in upright letters, as a part of a template."""
+    return r"\operatorname{{" + name.replace("_", r"\_") + "}}"
 
 
 class OperatorError(ValueError):
@@ -142,16 +149,32 @@ def register_operator(operator: Operator) -> Operator:
         The operator.
 
     Raises:
-        OperatorError: a name that cannot be written in an expression, a value that is not finite on ordinary
-            input, a derivative that differs from automatic differentiation, or operands that do not commute.
+        OperatorError: a name that cannot be written in an expression, a LaTeX template that does not print every
+            operand, a value that is not finite on ordinary input, a derivative that differs from automatic
+            differentiation, or operands that do not commute.
         ValueError: another operator has that name.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", operator.name) or keyword.iskeyword(operator.name):
         raise OperatorError(f"{operator.name!r} is no operator name: use lower-case letters, digits and _")
-    if operator.name in RESERVED:
+    if operator.name in RESERVED or _SHARED_PART.fullmatch(operator.name):
         raise OperatorError(f"{operator.name!r} has a meaning of its own in the text of expressions")
+    _check_latex(operator)
     _check(operator)
     return OPERATORS.register(operator.name, operator)
+
+
+def _check_latex(operator: Operator) -> None:
+    marks = {name: f"<{name}>" for name in operator.operand_names}
+    wanted = " and ".join(f"{{{name}}}" for name in marks)
+    try:
+        text = operator.latex.format(**marks)
+    except (LookupError, ValueError) as error:
+        text = f"{error!r}"
+    if not all(mark in text for mark in marks.values()):
+        raise OperatorError(
+            f"operator {operator.name!r}: the LaTeX template {operator.latex!r} has to print {wanted}, "
+            "and every other brace twice"
+        )
 
 
 def _check(operator: Operator) -> None:
@@ -167,7 +190,8 @@ def _check(operator: Operator) -> None:
     if not bool(value.isfinite().all()):
         at = {name: float(column.detach()[~value.isfinite()][0]) for name, column in named.items()}
         raise OperatorError(f"operator {operator.name!r}: value is not finite at {at}; guard it with EPS")
-    expected = torch.autograd.grad(value.sum(), operands, allow_unused=True)
+    constant: tuple[torch.Tensor | None, ...] = (None,) * operator.arity
+    expected = torch.autograd.grad(value.sum(), operands, allow_unused=True) if value.requires_grad else constant
     for formula, gradient, name in zip(operator.derivatives, expected, operator.operand_names, strict=True):
         wanted = torch.zeros_like(value) if gradient is None else gradient
         with torch.no_grad():
@@ -215,7 +239,7 @@ for _row in (
     ),
     unary("sigmoid", "sigmoid(x)", "value * (1 - value)", latex=r"\sigma\left({x}\right)"),
     unary("tanh", "tanh(x)", "1 - value * value", latex=r"\tanh\left({x}\right)"),
-    unary("relu", "x * (x > 0)", "x > 0", latex=r"\left[{x}\right]_+"),
+    unary("relu", "0.5 * (x + abs(x))", "0.5 + 0.5 * sign(x)", latex=r"\left[{x}\right]_+"),
     unary("abs", "abs(x)", "sign(x)", latex=r"\left|{x}\right|"),
     unary(
         "sqrt",

@@ -7,6 +7,7 @@ shape (M, ...). The steps are those of `torch.optim.SGD` and `torch.optim.Adagra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ import torch
 
 from recmodels import row_kernels
 from recmodels.protocol import Protocol
+
+_DENSE: Final = "dense"  # weights that every batch touches, as a table of one row
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Optimizer:
         self.shrink = torch.expm1(counts * shrink).to(device, torch.float32)
         self.step = 0
         self.steps_done: dict[str, torch.Tensor] = {}
+        self.one_row = Places.of(np.zeros(1, np.int64), device)
 
     def fresh_state(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the state before the first step, by weight name."""
@@ -140,10 +144,10 @@ class Optimizer:
             done = self._steps_done(name, table)
             rows = self._catch_up(rows, done.index_select(0, places.distinct))
             done.index_fill_(0, places.distinct, self.step + 1)
-            stepped, _ = self._stepped(rows, total, None, members_at=1)
+            stepped, _ = self._stepped(rows, total, None)
         else:
             own = accumulator.index_select(0, places.distinct)
-            stepped, own = self._stepped(rows, total, own, members_at=1)
+            stepped, own = self._stepped(rows, total, own)
             accumulator.index_copy_(0, places.distinct, own)
         table.index_copy_(0, places.distinct, stepped)
 
@@ -165,11 +169,10 @@ class Optimizer:
             row_kernels.step_adagrad(table.numpy(), accumulator.numpy(), *where, rates, decays, clip)
 
     def step_dense(self, weight: torch.Tensor, accumulator: torch.Tensor | None, gradient: torch.Tensor) -> None:
-        """Step a weight of shape (M, ...) that every batch touches, in place."""
-        stepped, own = self._stepped(weight, gradient, accumulator, members_at=0)
-        weight.copy_(stepped)
-        if accumulator is not None:
-            accumulator.copy_(own)
+        """Step a weight of shape (M, P) that every batch touches, in place: a table of one row."""
+        table = weight.unsqueeze(0)
+        own = None if accumulator is None else accumulator.unsqueeze(0)
+        self.step_rows(_DENSE, table, own, self.one_row, gradient.unsqueeze(1))
 
     def end_batch(self) -> None:
         """Count one step."""
@@ -199,12 +202,10 @@ class Optimizer:
         return torch.addcmul(rows, rows, self.shrink[self.step - steps_done].unsqueeze(-1))
 
     def _stepped(
-        self, weight: torch.Tensor, gradient: torch.Tensor, accumulator: torch.Tensor | None, members_at: int
+        self, weight: torch.Tensor, gradient: torch.Tensor, accumulator: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weight, and Adagrad's accumulator, after a step; members are along `members_at`."""
-        shape = [1] * weight.ndim
-        shape[members_at] = -1
-        rate, decay = self.rates.view(shape), self.decays.view(shape)
+        """Return rows (n, M, d), and Adagrad's accumulator, after a step."""
+        rate, decay = self.rates.unsqueeze(-1), self.decays.unsqueeze(-1)
         if self.protocol.loss_decay:
             gradient = gradient.add(weight, alpha=2 * self.protocol.loss_decay)
         if np.isfinite(self.clip):
