@@ -1,0 +1,80 @@
+"""gploss searches for loss functions for recommender models.
+
+A loss is a formula over a prediction and its label. A `Grammar` says which formulas there are, a searcher
+proposes some, an evaluator trains a model with each of them (`recmodels.LossEvaluator`, or your own `Evaluator`),
+and a `SearchResult` holds the best, ready to be called with torch tensors or pasted as source code.
+
+Example:
+    >>> loss = ExpressionLoss(Expression.parse("square(label - pred)"))
+    >>> print(loss.source())  # doctest: +ELLIPSIS
+    import torch
+    ...
+"""
+
+from gploss.budget import Budget
+from gploss.cache import Cache, CacheEntry, CacheError
+from gploss.checkpoint import Checkpoint, CheckpointError
+from gploss.evaluation import Evaluation, EvaluationKey, Evaluator, Status
+from gploss.expression import Expression, ExpressionError, ParseError
+from gploss.formula import FormulaError
+from gploss.grammar import Grammar, GrammarError
+from gploss.losses import LOSSES, ExpressionLoss, Loss
+from gploss.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
+from gploss.program import Program
+from gploss.record import Progress
+from gploss.registry import Registry, discover
+from gploss.result import Candidate, ResultError, SearchResult
+from gploss.reward import BaselineFilter, Reward
+from gploss.screening import Reason, Screening, screen
+from gploss.search_run import StopSearch
+from gploss.searcher import SEARCHERS, AskTellSearcher, Searcher
+from gploss.searchers.genetic import GeneticSearcher
+from gploss.searchers.random_search import RandomSearcher
+
+__all__ = [
+    "LOSSES",
+    "OPERATORS",
+    "SEARCHERS",
+    "AskTellSearcher",
+    "BaselineFilter",
+    "Budget",
+    "Cache",
+    "CacheEntry",
+    "CacheError",
+    "Candidate",
+    "Checkpoint",
+    "CheckpointError",
+    "Evaluation",
+    "EvaluationKey",
+    "Evaluator",
+    "Expression",
+    "ExpressionError",
+    "ExpressionLoss",
+    "FormulaError",
+    "GeneticSearcher",
+    "Grammar",
+    "GrammarError",
+    "Loss",
+    "Operator",
+    "OperatorError",
+    "ParseError",
+    "Program",
+    "Progress",
+    "RandomSearcher",
+    "Reason",
+    "Registry",
+    "ResultError",
+    "Reward",
+    "Screening",
+    "SearchResult",
+    "Searcher",
+    "Status",
+    "StopSearch",
+    "binary",
+    "discover",
+    "register_operator",
+    "screen",
+    "unary",
+]
+
+discover("gploss.searchers")

@@ -1,13 +1,15 @@
 """What is known about one candidate after it was looked at: the only thing that a searcher is told.
 
 `Evaluation` is one candidate's result, `EvaluationKey` names everything that training saw (cached metrics are
-served only under an equal key), and `Evaluator` is the contract between searchers and whatever trains.
+served only under an equal key), and `Evaluator` is the contract between searchers and whatever trains; with
+`RoundsEvaluator` what a loss is worth changes from round to round.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -248,3 +250,46 @@ class Evaluator(Protocol):
     def describe(self) -> dict[str, JSON]:
         """The settings of data, model and training, recorded with each result."""
         ...
+
+
+class RoundsEvaluator(ABC):
+    """An evaluator whose rewards hold for one round, because what candidates start from changes after it.
+
+    A run tells it when the searcher has been told, tells the searcher when a new round begins, and saves its
+    state with that of the searcher.
+    """
+
+    epochs: int
+    metric: str
+    higher_is_better: bool
+
+    @abstractmethod
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluate a prefix of the expressions; see `Evaluator`. Duplicates are those of this round."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, JSON]:
+        """Return the settings, which do not change from round to round."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether there are no more rounds to come."""
+
+    @abstractmethod
+    def told(self) -> float | None:
+        """Take note that the searcher was told of all evaluations so far.
+
+        Returns:
+            Where a new round begins with this, the metric of what its candidates start from; None elsewhere.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later evaluations depend on, as JSON and numpy arrays."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` returned."""

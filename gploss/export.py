@@ -5,6 +5,7 @@ Guards, scale and mean are written out: what is exported is the function that wa
 
 from __future__ import annotations
 
+import keyword
 import textwrap
 
 import torch
@@ -50,6 +51,9 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss")
         scale: s; the loss is divided by it, as in training.
         name: of the function.
 
+    Raises:
+        ValueError: the name is no name of a Python function.
+
     Example:
         >>> print(torch_source(Expression.parse("square(label - pred)"), scale=0.25))
         import torch
@@ -65,6 +69,8 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss")
             return v4.mean() / 0.25
         <BLANKLINE>
     """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} is no name of a Python function")
     root = expression.canonical()
     names: dict[Expression, str] = {}
     lines = ["label = label.to(score)"]

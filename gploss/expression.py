@@ -110,6 +110,9 @@ class Expression:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"expressions are immutable: cannot set {name!r}")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"expressions are immutable: cannot delete {name!r}")
+
     @staticmethod
     def leaf(name_or_number: str | float, semantics: Semantics = "plain") -> Expression:
         """Return a terminal by name, or a number.
@@ -121,9 +124,9 @@ class Expression:
             return _intern(name_or_number, (), None, semantics)
         try:
             number = float(name_or_number)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ExpressionError(
-                f"{name_or_number!r} is neither a number nor a terminal ({', '.join(TERMINALS)})"
+                f"{name_or_number!r} is neither a finite number nor a terminal ({', '.join(TERMINALS)})"
             ) from None
         if not math.isfinite(number):
             raise ExpressionError(f"a constant must be finite, not {number}")
@@ -224,6 +227,8 @@ class Expression:
         add(0, x) and neg(neg(x)). Under clamped semantics a node is only dropped where x is an operator, whose
         value is in the clamp's range already, and a double negation never.
         """
+        if OPERATORS.removals != _canonical_as_of:
+            _forget_canonical()
         if self._canonical is None:
             for node in self.nodes():
                 if node._canonical is None:
@@ -255,6 +260,17 @@ class Expression:
 
 
 _INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
+
+#: `OPERATORS.removals` when the canonical forms that are kept were made.
+_canonical_as_of = 0
+
+
+def _forget_canonical() -> None:
+    """Drop all canonical forms that are kept: a name may stand for another operator now."""
+    global _canonical_as_of
+    for node in list(_INTERNED.values()):
+        object.__setattr__(node, "_canonical", None)
+    _canonical_as_of = OPERATORS.removals
 
 
 def _intern(
@@ -405,9 +421,15 @@ class _Parser:
             self.source = inner.strip()
             if not self.source:
                 raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
-        return self._build(self._statements())
+        try:
+            return self._build(self._statements())
+        except RecursionError:  # a sum of hundreds of terms is as deep as it is long
+            expected = f"at most {MAX_DEPTH} operators on a way down"
+            raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None
 
     def _build(self, body: Sequence[ast.stmt]) -> Expression:
+        if not body:
+            raise ParseError(self.text, self.start, "this is only a comment", "an expression")
         for statement in body[:-1]:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):

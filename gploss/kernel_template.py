@@ -7,7 +7,12 @@ also reads, and passes the checks, as it is.
 
 A program is a list of instructions over slots: first the terminals, then its constants, then one slot an
 instruction. Values are computed for a block of samples at a time, forwards; derivatives by one sweep backwards.
+
+`run_block` calls no other function and takes no view of an array: numba would count references at each, which for
+short loops costs more than the arithmetic, and makes threads wait for each other.
 """
+
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -24,6 +29,74 @@ HALF = REAL(0.5)  # @numbers
 
 #: Samples that are computed together: the slots of a program then stay in the fastest caches.
 BLOCK = 256
+
+
+@njit(inline="always")
+def exp_single(x):
+    """Return e to the power of x in float32, within 2 units in the last place.
+
+    Straight arithmetic, so that a loop of it becomes vector instructions; a call of the system's function does not.
+    x = n log 2 + r; the exponential of r is a polynomial (Cephes, expf), and 2^n goes into the exponent's bits, in
+    two halves, so that results above and below the range come out as infinity, denormal and 0.
+    """
+    x = np.float32(89) if x > np.float32(89) else x
+    x = np.float32(-104) if x < np.float32(-104) else x
+    shifted = x * np.float32(1.44269504) + np.float32(12582912)  # 1.5 * 2^23: what it keeps is the whole number n
+    n = shifted - np.float32(12582912)
+    r = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
+    p = np.float32(1.9875691500e-4) * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * (r * r) + r + np.float32(1)
+    whole = np.int32(np.float32(shifted).view(np.int32) - np.int32(0x4B400000))
+    half = np.int32(whole >> 1)
+    low = np.int32((half + 127) << 23).view(np.float32)
+    high = np.int32((whole - half + 127) << 23).view(np.float32)
+    return p * low * high
+
+
+@njit(inline="always")
+def log_single(x):
+    """Return the natural logarithm in float32, within 2 units in the last place; NaN below 0.
+
+    x = 2^n (1 + r) with 1 + r between the roots of 1/2 and 2; the logarithm of 1 + r is a polynomial (Cephes, logf).
+    """
+    tiny = x < np.float32(1.17549435e-38)
+    bits = np.float32(x * np.float32(8388608) if tiny else x).view(np.int32)
+    whole = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> 23)
+    r = np.int32(bits - np.int32(whole << 23)).view(np.float32) - np.float32(1)
+    n = np.float32(whole) - (np.float32(23) if tiny else np.float32(0))
+    p = np.float32(7.0376836292e-2) * r + np.float32(-1.1514610310e-1)
+    p = p * r + np.float32(1.1676998740e-1)
+    p = p * r + np.float32(-1.2420140846e-1)
+    p = p * r + np.float32(1.4249322787e-1)
+    p = p * r + np.float32(-1.6668057665e-1)
+    p = p * r + np.float32(2.0000714765e-1)
+    p = p * r + np.float32(-2.4999993993e-1)
+    p = p * r + np.float32(3.3333331174e-1)
+    square = r * r
+    p = p * r * square + n * np.float32(-2.12194440e-4) - np.float32(0.5) * square
+    result = r + p + n * np.float32(0.693359375)
+    result = result if x < np.float32(np.inf) else x
+    result = np.float32(np.nan) if x < np.float32(0) else result
+    return np.float32(-np.inf) if x == np.float32(0) else result
+
+
+@njit(inline="always")
+def tanh_single(x):
+    """Return the hyperbolic tangent in float32, within 2 units in the last place (Cephes, tanhf)."""
+    size = abs(x)
+    far = np.float32(1) - np.float32(2) / (exp_single(size + size) + np.float32(1))
+    square = x * x
+    p = np.float32(-5.70498872745e-3) * square + np.float32(2.06390887954e-2)
+    p = p * square + np.float32(-5.37397155531e-2)
+    p = p * square + np.float32(1.33314422036e-1)
+    p = p * square + np.float32(-3.33332819422e-1)
+    near = p * square * x + x
+    far = -far if x < np.float32(0) else far
+    return far if size > np.float32(0.625) else near
 
 
 @njit(inline="always")
@@ -53,13 +126,13 @@ def sigmoid(x):
 @njit(inline="always")
 def log(x):
     """Return the natural logarithm; NaN below 0."""
-    return np.log(x)
+    return np.log(x)  # @log
 
 
 @njit(inline="always")
 def exp(x):
     """Return e to the power of x."""
-    return np.exp(x)
+    return np.exp(x)  # @exp
 
 
 @njit(inline="always")
@@ -71,10 +144,10 @@ def sqrt(x):
 @njit(inline="always")
 def tanh(x):
     """Return the hyperbolic tangent."""
-    return np.tanh(x)
+    return np.tanh(x)  # @tanh
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(inline="always")
 def forward(instructions, clamped, first_slot, values, n):
     """Compute each instruction's value for n samples.
 
@@ -87,22 +160,22 @@ def forward(instructions, clamped, first_slot, values, n):
     """
     for i in range(instructions.shape[0]):
         opcode = instructions[i, 0]
-        a = values[instructions[i, 1]]
-        b = values[instructions[i, 2]]
-        out = values[first_slot + i]
+        left = instructions[i, 1]
+        right = instructions[i, 2]
+        slot = first_slot + i
         if opcode < 0:
-            raise ValueError("negative opcode")
+            continue
         elif opcode == 0:  # @forward
             for j in range(n):
-                out[j] = a[j] + b[j]
+                values[slot, j] = values[left, j] + values[right, j]
         if clamped:
             for j in range(n):
-                value = out[j]
+                value = values[slot, j]
                 value = CLAMP_LOW if value < CLAMP_LOW else value
-                out[j] = CLAMP_HIGH if value > CLAMP_HIGH else value
+                values[slot, j] = CLAMP_HIGH if value > CLAMP_HIGH else value
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(inline="always")
 def backward(instructions, clamped, first_slot, values, adjoints, n):
     """Propagate the derivative of the loss from the root to the terminals.
 
@@ -116,31 +189,28 @@ def backward(instructions, clamped, first_slot, values, adjoints, n):
     """
     for i in range(instructions.shape[0] - 1, -1, -1):
         opcode = instructions[i, 0]
+        left = instructions[i, 1]
+        right = instructions[i, 2]
         needs = instructions[i, 3]
+        slot = first_slot + i
         if needs == 0:
             continue
-        a = values[instructions[i, 1]]
-        b = values[instructions[i, 2]]
-        out = values[first_slot + i]
-        up = adjoints[first_slot + i]
-        to_a = adjoints[instructions[i, 1]]
-        to_b = adjoints[instructions[i, 2]]
         if clamped:
             for j in range(n):
-                inside = out[j] > CLAMP_LOW and out[j] < CLAMP_HIGH
-                up[j] = up[j] if inside else ZERO
+                inside = values[slot, j] > CLAMP_LOW and values[slot, j] < CLAMP_HIGH
+                adjoints[slot, j] = adjoints[slot, j] if inside else ZERO
         if opcode < 0:
-            raise ValueError("negative opcode")
+            continue
         elif opcode == 0:  # @backward
             if needs & 1:
                 for j in range(n):
-                    to_a[j] += up[j] * ONE
+                    adjoints[left, j] += adjoints[slot, j] * ONE
             if needs & 2:
                 for j in range(n):
-                    to_b[j] += up[j] * ONE
+                    adjoints[right, j] += adjoints[slot, j] * ONE
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(inline="always")
 def terminals(used, scores, labels, values, n):
     """Fill in the terminals that a program uses.
 
@@ -156,7 +226,7 @@ def terminals(used, scores, labels, values, n):
             values[0, j] = sigmoid(scores[j])
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(inline="always")
 def chain(used, multiplier, scores, labels, values, adjoints, gradients, n):
     """Collect d loss/d score from the derivatives with respect to the terminals.
 

@@ -76,8 +76,21 @@ def _table() -> str:
 
 @lru_cache(maxsize=8)
 def _load(precision: Precision, table: str) -> ModuleType:
-    source = _generate(precision)
-    name = f"gploss_kernels_{blake2b((source + table).encode(), digest_size=12).hexdigest()}"
+    return import_source("gploss_kernels", _generate(precision), table)
+
+
+def import_source(kind: str, source: str, depends_on: str) -> ModuleType:
+    """Store generated code in the cache folder, where it is not there yet, and import it.
+
+    Args:
+        kind: first part of the module's name.
+        source: the code.
+        depends_on: everything else that what is compiled from it depends on, as text.
+
+    Raises:
+        KernelError: the cache folder cannot be written.
+    """
+    name = f"{kind}_{blake2b((source + depends_on).encode(), digest_size=12).hexdigest()}"
     path = cache_folder() / "kernels" / name / f"{name}.py"
     if not path.exists():
         _write(path, source)
@@ -125,21 +138,25 @@ def _generate(precision: Precision) -> str:
         "clamp_low": [f"CLAMP_LOW = REAL({CLAMP_LOW!r})"],
         "clamp_high": [f"CLAMP_HIGH = REAL({CLAMP_HIGH!r})"],
     }
+    for name in ("exp", "log", "tanh"):
+        sections[name] = [f"return {name}_single(x)" if precision == "float32" else f"return np.{name}(x)"]
     sections["numbers"] = [f"{name} = REAL({value})" for value, name in numbers.items()]
-    return _fill(_TEMPLATE.read_text(), sections)
+    return fill_template(_TEMPLATE.read_text(), sections)
 
 
 Code = Callable[..., str]
+
+_OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row would cost more than the arithmetic
 
 
 def _forward(code: Code) -> list[str]:
     lines = []
     for number, (_, operator) in enumerate(OPERATORS.items()):
-        operands = dict(zip(operator.operand_names, ("a[j]", "b[j]"), strict=False))
+        operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
         lines += [
             f"elif opcode == {number}:  # {operator.name}",
             "    for j in range(n):",
-            f"        out[j] = {code(operator.value, **operands)}",
+            f"        values[slot, j] = {code(operator.value, **operands)}",
         ]
     return lines
 
@@ -147,13 +164,14 @@ def _forward(code: Code) -> list[str]:
 def _backward(code: Code) -> list[str]:
     lines = []
     for number, (_, operator) in enumerate(OPERATORS.items()):
-        operands = dict(zip(operator.operand_names, ("a[j]", "b[j]"), strict=False))
+        operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
         lines.append(f"elif opcode == {number}:  # {operator.name}")
-        for bit, (formula, target) in enumerate(zip(operator.derivatives, ("to_a", "to_b"), strict=False)):
+        for bit, (formula, side) in enumerate(zip(operator.derivatives, ("left", "right"), strict=False)):
+            derivative = code(formula, **operands, value="values[slot, j]")
             lines += [
                 f"    if needs & {1 << bit}:",
                 "        for j in range(n):",
-                f"            {target}[j] += up[j] * {code(formula, **operands, value='out[j]')}",
+                f"            adjoints[{side}, j] += adjoints[slot, j] * {derivative}",
             ]
     return lines
 
@@ -182,7 +200,7 @@ def _chain(code: Code) -> list[str]:
     return lines
 
 
-def _fill(template: str, sections: dict[str, list[str]]) -> str:
+def fill_template(template: str, sections: dict[str, list[str]]) -> str:
     """Replace each marked line, and the lines indented below it, by a section's lines at its indentation."""
     result: list[str] = []
     skip_deeper_than: int | None = None

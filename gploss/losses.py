@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -51,8 +52,8 @@ class ExpressionLoss:
             if screening.reasons[0] is not None:
                 raise ValueError(f"{expression} cannot be a loss: {screening.reasons[0]}")
             scale = float(screening.scales[0])
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, not {scale}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, not {scale}")
         self.expression = expression
         self.scale = scale
 

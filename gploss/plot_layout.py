@@ -6,8 +6,11 @@ import textwrap
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,9 +23,12 @@ BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 INK, GREY, PALE = "#222222", "#6E6E6E", "#D9D9D9"
 
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 13.0, 10.0, 8.5
-LINE_HEIGHT = 1.3  # of a line of text, as a multiple of its size
+LABEL_STEP = 1.3 * SMALL_SIZE / 72  # inches from one line of small text to the next
 
-Dashes = tuple[float, tuple[float, ...] | None]
+NOTHING_TRAINED = "No candidate was trained, so there is nothing to draw."
+BASE_LOSS = "bce"  # the loss that everybody knows: black and dashed wherever it appears
+
+Dashes = tuple[float, tuple[float, ...]] | Literal["solid"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class LineStyle:
 
     Attributes:
         colour: as ``#RRGGBB``.
-        dashes: a matplotlib line style (offset, lengths in line widths); (0, None) is solid.
+        dashes: "solid", or (offset, lengths in line widths).
         marker: a matplotlib marker.
     """
 
@@ -40,9 +46,8 @@ class LineStyle:
     marker: str
 
 
-_SOLID: Dashes = (0.0, None)
 _KNOWN = {
-    "genetic": LineStyle(BLUE, _SOLID, "o"),
+    "genetic": LineStyle(BLUE, "solid", "o"),
     "rl": LineStyle(VERMILION, (0.0, (5.0, 1.5)), "^"),
     "random": LineStyle(GREEN, (0.0, (1.2, 1.2)), "s"),
 }
@@ -51,38 +56,34 @@ _FURTHER = (
     LineStyle(PURPLE, (0.0, (9.0, 2.0)), "v"),
     LineStyle(SKY, (0.0, (3.0, 1.2, 1.2, 1.2, 1.2, 1.2)), "P"),
     LineStyle(BLUE, (0.0, (2.5, 2.5)), "X"),
-    LineStyle(VERMILION, _SOLID, "<"),
+    LineStyle(VERMILION, "solid", "<"),
     LineStyle(GREEN, (0.0, (7.0, 3.0)), ">"),
-    LineStyle(ORANGE, _SOLID, "h"),
+    LineStyle(ORANGE, "solid", "h"),
     LineStyle(PURPLE, (0.0, (1.2, 2.4)), "p"),
 )
+_FRESH_COLOURS = 3  # the first of the further styles have colours that no searcher of the project has
 
 
 def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
     """Give each name its colour, line style and marker.
 
-    The project's searchers have fixed ones. Any other name starts from a place that depends on the name alone
-    and moves on when that is taken, so that it looks the same in all figures of a run.
+    The project's searchers have fixed ones. The others share further ones, colours that the searchers do not
+    have first; which one depends on the name where it can, so that it looks the same in all figures of a run.
 
     Args:
         names: searchers or losses; repeated ones count once.
 
     Returns:
-        A style a name; no two are equal up to the number of styles (11), then they repeat.
+        A style a name; no two are equal up to eight names besides the project's searchers, then they repeat.
     """
-    names = list(names)
-    styles: dict[str, LineStyle] = {}
-    for name in names:
-        if name in _KNOWN:
-            styles.setdefault(name, _KNOWN[name])
-    taken: set[int] = set()
-    for name in sorted(set(names) - set(styles)):
-        if len(taken) == len(_FURTHER):
-            taken.clear()
-        place = zlib.crc32(name.encode()) % len(_FURTHER)
-        while place in taken:
-            place = (place + 1) % len(_FURTHER)
-        taken.add(place)
+    wanted = list(dict.fromkeys(names))
+    styles = {name: _KNOWN[name] for name in wanted if name in _KNOWN}
+    free: list[int] = []
+    for name in sorted(set(wanted) - set(styles)):
+        free = free or list(range(len(_FURTHER)))
+        fresh = [place for place in free if place < _FRESH_COLOURS] or free
+        place = fresh[zlib.crc32(name.encode()) % len(fresh)]
+        free.remove(place)
         styles[name] = _FURTHER[place]
     return styles
 
@@ -159,7 +160,8 @@ def text_width(figure: Figure, text: str, size: float, family: str = "sans-serif
     if not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)
     properties = FontProperties(size=size, family=family)
-    width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, properties, False)
+    renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    width, _, _ = renderer.get_text_width_height_descent(text, properties, False)
     return float(width) / figure.dpi
 
 
@@ -189,3 +191,44 @@ def empty_axes(axes: Axes, sentence: str) -> None:
         0.5, 0.5, textwrap.fill(sentence, 44), transform=axes.transAxes, ha="center", va="center",
         fontsize=TEXT_SIZE, color=GREY, parse_math=False,
     )  # fmt: skip
+
+
+def legend_columns(width: float, entries: Sequence[str]) -> int:
+    """Return how many columns (up to four) a legend of these texts has room for in a figure of so many inches."""
+    widest = max((text_width(Figure(dpi=100), text, TEXT_SIZE) for text in entries), default=0.0)
+    return int(np.clip((width - 0.3) // (widest + 0.8), 1, 4))
+
+
+def space_above(width: float, entries: Sequence[str]) -> float:
+    """Return the inches that title, subtitle and a legend of these texts take above the panels."""
+    return 0.95 + 0.25 * -(-len(entries) // legend_columns(width, entries))
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist], key_length: float = 2.8) -> None:
+    """Put a legend without a frame between the subtitle and the panels, at the left edge."""
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    columns = legend_columns(width, [str(handle.get_label()) for handle in handles])
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - 0.68 / height), ncols=columns,
+        frameon=False, fontsize=TEXT_SIZE, labelcolor=INK, handlelength=key_length, columnspacing=2.0,
+    )  # fmt: skip
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that axes made by ``Figure.add_axes`` belong to."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def by_searcher(evaluations: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a table by its column searcher, in the order of first rows."""
+    names = evaluations["searcher"].astype(str)
+    return {str(name): evaluations[names == name] for name in pd.unique(names)}
+
+
+def direction(higher_is_better: bool) -> str:
+    """Say in words which end of a metric is the good one."""
+    return "higher is better" if higher_is_better else "lower is better"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gploss.expression import Expression
 from gploss.kernels import load_kernels
-from gploss.operators import OPERATORS
+from gploss.operators import OPERATORS, Operator
 from gploss.terminals import TERMINALS
 
 
@@ -34,6 +34,7 @@ class Program:
         roots: (K,) int32: slot of the loss. Slots are terminals, then constants, then instructions.
         used: (K,) int64: bit t is set where terminal t occurs.
         clamped: (K,) bool: the authors' clamp follows every operator.
+        operators: the operators that the opcodes number.
     """
 
     expressions: tuple[Expression, ...]
@@ -45,7 +46,10 @@ class Program:
     roots: npt.NDArray[np.int32]
     used: npt.NDArray[np.int64]
     clamped: npt.NDArray[np.bool_]
-    _cast: dict[str, tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=dict, repr=False)
+    operators: tuple[Operator, ...]
+    _cast: dict[str, tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @staticmethod
     def compile(expressions: Sequence[Expression], multipliers: npt.NDArray[np.float64] | None = None) -> Program:
@@ -111,7 +115,16 @@ class Program:
             roots=np.array(roots, np.int32),
             used=np.array(used, np.int64),
             clamped=np.array([expression.semantics == "clamped" for expression in canonical], np.bool_),
+            operators=tuple(row for _, row in OPERATORS.items()),
         )
+
+    def __post_init__(self) -> None:
+        if self.multipliers.shape != (len(self.expressions),):
+            raise ValueError(f"{len(self.expressions)} losses, but multipliers have shape {self.multipliers.shape}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave compiled code behind: another process loads its own, after `check_operators`."""
+        return {**self.__dict__, "_cast": {}}
 
     def __len__(self) -> int:
         return len(self.expressions)
@@ -135,13 +148,23 @@ class Program:
 
         Returns:
             Losses (M, N) and d loss/d score (M, N). A NaN or infinity stays in its own element.
+
+        Raises:
+            ValueError: the shapes do not fit, or a row names no loss.
+            RuntimeError: an operator of the program was unregistered since.
         """
         real = np.float32 if scores.dtype == np.float32 else np.float64
         if rows is None:
             rows = np.arange(len(self), dtype=np.int64)
+        scores, labels = np.atleast_2d(scores), np.atleast_2d(labels)
+        self._check_shapes(len(rows), scores.shape, labels.shape)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise ValueError(f"rows name losses {rows.min()} to {rows.max()}, but there are {len(self)}")
         if real.__name__ not in self._cast:
+            self.check_operators()
             kernels = load_kernels("float32" if real is np.float32 else "float64")
-            self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
+            with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
+                self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
         kernels, constants, multipliers = self._cast[real.__name__]
         losses = np.empty((len(rows), scores.shape[-1]), real)
         gradients = np.empty_like(losses)
@@ -155,9 +178,24 @@ class Program:
             self.clamped,
             multipliers,
             np.ascontiguousarray(rows, np.int64),
-            np.ascontiguousarray(np.atleast_2d(scores), real),
-            np.ascontiguousarray(np.atleast_2d(labels), real),
+            np.ascontiguousarray(scores, real),
+            np.ascontiguousarray(labels, real),
             losses,
             gradients,
         )
         return losses, gradients
+
+    def _check_shapes(self, count: int, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+        """Compiled code checks no bounds."""
+        for name, shape in (("scores", scores), ("labels", labels)):
+            if len(shape) != 2 or shape[0] not in (1, count) or shape[1] != scores[1]:
+                raise ValueError(
+                    f"{name} of shape {shape} for {count} rows of {scores[-1]} samples; "
+                    f"give ({scores[-1]},), (1, {scores[-1]}) or ({count}, {scores[-1]})"
+                )
+
+    def check_operators(self) -> None:
+        """Opcodes are places in the operator table; operators that were added since come after."""
+        now = tuple(row for _, row in OPERATORS.items())
+        if now[: len(self.operators)] != self.operators:
+            raise RuntimeError("the operators have changed since this program was compiled; compile it again")

@@ -16,6 +16,9 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, as it appears in messages ("operator", "searcher", ...).
 
+    Attributes:
+        removals: how often an entry was removed; after that, a name may stand for something else.
+
     Example:
         >>> colours: Registry[int] = Registry("colour")
         >>> colours.register("red", 0xFF0000)
@@ -26,6 +29,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.removals = 0
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, item: T) -> T:
@@ -38,7 +42,7 @@ class Registry(Generic[T]):
         """
         present = self._entries.setdefault(name, item)
         if present is not item:
-            raise ValueError(f"there is a {self.kind} named {name!r} already; choose another name")
+            raise ValueError(f"the name {name!r} is taken by another {self.kind}; choose another name")
         return item
 
     def unregister(self, name: str) -> None:
@@ -49,6 +53,7 @@ class Registry(Generic[T]):
         """
         self[name]
         del self._entries[name]
+        self.removals += 1
 
     def __getitem__(self, name: str) -> T:
         try:

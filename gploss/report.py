@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from gploss.trajectories import quantiles, require_columns, trained_rows
 
 _VERSIONED = ("numpy", "torch", "numba", "pandas", "gploss")
+_LONG_CELL = 32  # characters
 _SUMMARY_COLUMNS = ("searcher", "seed", "step", "expression", "status", "reward")
 
 
@@ -110,7 +112,8 @@ def readable_summary(frame: pd.DataFrame, metric: str = "reward", digits: int = 
         digits: decimal places of rewards.
 
     Returns:
-        A frame of texts whose column names say what they hold.
+        A frame of texts. Numbers of candidates and proposals, seconds and the best reward are medians over seeds,
+        the quartiles are of the best reward.
     """
 
     def number(value: float, places: int) -> str:
@@ -125,11 +128,11 @@ def readable_summary(frame: pd.DataFrame, metric: str = "reward", digits: int = 
         {
             "searcher": str(row["searcher"]),
             "seeds": number(row["seeds"], 0),
-            "trained candidates a run": number(row["trained_candidates"], 0),
-            "proposals a run": number(row["proposals"], 0),
-            f"best {metric}: median over seeds": number(row["best_reward_median"], digits),
-            "interquartile range": interval(row["best_reward_lower_quartile"], row["best_reward_upper_quartile"]),
-            "seconds a run": number(row["seconds"], 1),
+            "trained": number(row["trained_candidates"], 0),
+            "proposals": number(row["proposals"], 0),
+            f"best {metric}": number(row["best_reward_median"], digits),
+            "quartiles": interval(row["best_reward_lower_quartile"], row["best_reward_upper_quartile"]),
+            "seconds": number(row["seconds"], 1),
             "best formula": str(row["best_formula"]) or "none",
         }
         for row in frame.to_dict("records")
@@ -199,22 +202,34 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> Table:
+def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> Group:
     """Make a table for the terminal.
+
+    Columns of long texts, such as formulas, would leave no room for the others in a window of usual width: they
+    are listed below the table instead, a line a row, led by the row's first cell.
 
     Args:
         frame: any table; its index is left out.
         title: printed above it.
 
     Returns:
-        A rich table; formulas are taken literally, never as markup.
+        What ``rich.console.Console.print`` takes; texts are taken literally, never as markup.
     """
-    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD)
-    for name, numeric in zip(frame.columns, _numeric(frame), strict=True):
-        table.add_column(Text(str(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.itertuples(index=False, name=None):
-        table.add_row(*(Text(_cell(value)) for value in row))
-    return table
+    texts = frame.map(_cell)
+    names = [str(name) for name in frame.columns]
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    kept, below = [], []
+    for place, (name, numeric) in enumerate(zip(names, _numeric(frame), strict=True)):
+        cells = texts.iloc[:, place].tolist()
+        if place and max(map(len, cells), default=0) > _LONG_CELL:
+            rows = zip(texts.iloc[:, 0], cells, strict=True)
+            below += [f"{name}:", *(f"  {first}: {cell}" for first, cell in rows)]
+            continue
+        kept.append(place)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in texts.iloc[:, kept].itertuples(index=False, name=None):
+        table.add_row(*(Text(cell) for cell in row))
+    return Group(table, Text("\n".join(below))) if below else Group(table)
 
 
 def environment(device: str = "cpu", seed: int | None = None) -> dict[str, str | int | None]:

@@ -141,6 +141,16 @@ class BaselineFilter:
         self.baseline -= (1.0 - self.decay) * (self.baseline - reward)
         return reward
 
+    def restart(self, start: float) -> None:
+        """Begins a new round, whose baseline starts at this value; the count goes on.
+
+        Raises:
+            ValueError: if the start is not finite.
+        """
+        if not math.isfinite(start):
+            raise ValueError(f"the baseline must start at a finite value, got {start!r}")
+        self.baseline = start
+
     def describe(self) -> dict[str, JSON]:
         """The arguments that it was made with."""
         return {"start": self.start, "decay": self.decay, "turned_down_value": self.turned_down_value}

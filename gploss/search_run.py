@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from gploss.budget import Budget
 from gploss.checkpoint import Checkpoint, Saved
-from gploss.evaluation import JSON, Evaluation, Evaluator, canonical_json
+from gploss.evaluation import JSON, Evaluation, Evaluator, RoundsEvaluator, canonical_json
 from gploss.expression import Expression
 from gploss.interruption import Interruption
 from gploss.progress import Display
@@ -54,6 +54,10 @@ class AskTell(Protocol):
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Learn from evaluations."""
+        ...
+
+    def new_round(self, start: float) -> None:
+        """Take note that rewards are measured from another start."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,6 +158,8 @@ class SearchRun:
         spending.elapsed = max(spending.elapsed, self._elapsed())
         if self._budget.affordable(spending, self._searcher.evaluator.epochs) == 0:
             return "budget"
+        if isinstance(self._searcher.evaluator, RoundsEvaluator) and self._searcher.evaluator.finished:
+            return "budget"
         if self._most_proposals is not None and spending.proposals >= self._most_proposals:
             return "exhausted"
         return "interrupted" if interruption.requested else None
@@ -182,11 +188,17 @@ class SearchRun:
         if not self._round.rest:
             self._searcher.tell(self._round.evaluations)
             self._round = Round()
+            if isinstance(self._searcher.evaluator, RoundsEvaluator):
+                start = self._searcher.evaluator.told()
+                if start is not None:
+                    self._searcher.new_round(start)
         if self._checkpoint is not None:
             self._checkpoint.save(new, [elapsed] * len(new), self._state())
 
     def _state(self) -> dict[str, Any]:
+        evaluator = self._searcher.evaluator
         return {
+            "evaluator": evaluator.state_dict() if isinstance(evaluator, RoundsEvaluator) else None,
             "searcher": self._searcher.state_dict(),
             "turned_down_before": self._turned_down_before,
             "round": {
@@ -210,6 +222,8 @@ class SearchRun:
                 f"more than the budget of {self._budget.amount:.0f}: give at least that, or another checkpoint"
             )
         self._searcher.load_state_dict(saved.state["searcher"])
+        if isinstance(self._searcher.evaluator, RoundsEvaluator):
+            self._searcher.evaluator.load_state_dict(saved.state["evaluator"])
         self._turned_down_before = saved.state["turned_down_before"]
         evaluated = saved.state["round"]["evaluated"]
         self._round = Round(

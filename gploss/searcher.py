@@ -149,6 +149,9 @@ class AskTellSearcher(Searcher):
         """Go back to a state that `_state` returned."""
         ...
 
+    def _new_round(self, start: float) -> None:
+        """Forget what no longer holds where candidates start from a model of this value (higher is better)."""
+
     def _settings(self) -> dict[str, JSON]:
         """Return the constructor's further arguments, for results, and to tell checkpoints apart."""
         return {}
@@ -208,6 +211,19 @@ class AskTellSearcher(Searcher):
             self._tell(evaluations)
         finally:
             self._values = {}
+
+    def new_round(self, start: float) -> None:
+        """Take note that candidates start from somewhere else now, so that earlier rewards no longer compare.
+
+        The reward filter's baseline starts anew. A run calls this where its evaluator works in rounds.
+
+        Args:
+            start: the metric of what candidates start from.
+        """
+        value = start if self.evaluator.higher_is_better else -start
+        if self.reward_filter is not None:
+            self.reward_filter.restart(value)
+        self._new_round(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later proposals depend on, random numbers included.

@@ -1,0 +1,65 @@
+"""Recommender models, datasets, and the trainer that trains a population of them, each with its own loss.
+
+`LossEvaluator` is what a searcher of gploss needs: it screens losses, recognises duplicates, looks them up in
+the cache, trains the rest and measures them on validation data. `confirm` compares what was found with tuned
+hand-made losses on the test part, which no search ever sees.
+"""
+
+from gploss.registry import discover
+from recmodels.base import MODELS, Batch, ModelFactory
+from recmodels.confirmation import HAND_MADE, Candidate, Comparison, Setting, Tuned, confirm, tune
+from recmodels.datasets import DATASETS, Dataset, load_dataset
+from recmodels.datasets.synthetic import ratings as synthetic_ratings
+from recmodels.download import DownloadError
+from recmodels.evaluator import LossEvaluator
+from recmodels.frames import Vocabulary, interactions_from_frame
+from recmodels.interactions import DataError, Interactions, Split
+from recmodels.metrics import METRICS
+from recmodels.models.deep_model import DeepModel
+from recmodels.models.mf import MF
+from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
+from recmodels.splits import at_random, by_time, leave_one_out
+from recmodels.stacked import StackedTrainer
+from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
+
+__all__ = [
+    "DATASETS",
+    "HAND_MADE",
+    "METRICS",
+    "MF",
+    "MODELS",
+    "PAPER",
+    "PROTOCOLS",
+    "STANDARD",
+    "Batch",
+    "Candidate",
+    "Comparison",
+    "DataError",
+    "Dataset",
+    "DeepModel",
+    "DownloadError",
+    "Interactions",
+    "LossEvaluator",
+    "Member",
+    "ModelFactory",
+    "Outcome",
+    "Protocol",
+    "Setting",
+    "Split",
+    "StackedTrainer",
+    "State",
+    "TrainReport",
+    "Trainer",
+    "Tuned",
+    "Vocabulary",
+    "at_random",
+    "by_time",
+    "confirm",
+    "interactions_from_frame",
+    "leave_one_out",
+    "load_dataset",
+    "synthetic_ratings",
+    "tune",
+]
+
+discover("recmodels.models")

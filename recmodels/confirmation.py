@@ -143,7 +143,9 @@ def confirm(
     best = max(hand_made, key=lambda one: one.validation)
     finalists: dict[str, Tuned] = {}
     for one in tuned:
-        if one.group != HAND_MADE and one.validation > finalists.get(one.group, one).validation - 1e-12:
+        if one.group != HAND_MADE and (
+            one.group not in finalists or one.validation > finalists[one.group].validation
+        ):
             finalists[one.group] = one
     chosen = [best, *(one for one in hand_made if one is not best), *finalists.values()]
     report(f"testing {len(chosen)} losses with {fresh_seeds} fresh seeds each")
@@ -255,6 +257,7 @@ def _compare(
     drawn = rng.integers(seeds, size=(resamples, seeds))
     # (losses, resamples): the mean over drawn seeds, with users drawn too
     means = np.stack([row[drawn, np.arange(resamples)[:, None]].mean(axis=1) for row in boot])
+    means = means[:, np.isfinite(means[0])]  # no AUC where the users drawn have one label only
     comparisons = []
     for k, one in enumerate(chosen):
         differences = means[k] - means[0]

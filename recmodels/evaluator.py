@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
+import pandas as pd
 
 from gploss.cache import Cache, CacheEntry
 from gploss.evaluation import JSON, Evaluation, EvaluationKey, Status
@@ -14,10 +16,14 @@ from gploss.expression import Expression
 from gploss.operators import BUILT_IN, OPERATORS
 from gploss.probes import PROBE_VERSION
 from gploss.reward import Reward
-from gploss.screening import Screening, screen
+from gploss.screening import Reason, Screening, screen
+from recmodels.base import ModelFactory
+from recmodels.datasets import load_dataset
 from recmodels.interactions import Split
 from recmodels.metrics import METRICS
-from recmodels.trainer import Member, Outcome, Trainer
+from recmodels.protocol import STANDARD, Protocol
+from recmodels.stacked import StackedTrainer
+from recmodels.trainer import Member, Outcome, State, Trainer
 
 #: Part of every cache key: raised whenever the same inputs train to other numbers.
 FORMAT_VERSION: Final = 1
@@ -41,9 +47,13 @@ class LossEvaluator:
         reuse: "exact" serves from the cache only what the very same program gave, so that a run with a cache
             equals one without; "fingerprint" also what another program of the same function gave.
         check_direction: reject losses that fail AutoLossGen's validity check.
+        start: weights and optimiser state of one model that every candidate starts from; without it, fresh
+            weights from the seed.
+        allow: reasons for which a loss is trained all the same, to measure what the filter is worth.
+        recognise_duplicates: whether a loss whose fingerprint was met before is not trained again.
 
     Raises:
-        ValueError: epochs below 1.
+        ValueError: epochs below 1, a start of several models, or losses that are not finite to be allowed.
     """
 
     def __init__(
@@ -58,9 +68,16 @@ class LossEvaluator:
         cache: Cache | None = None,
         reuse: Reuse = "exact",
         check_direction: bool = False,
+        start: State | None = None,
+        allow: Collection[Reason] = (),
+        recognise_duplicates: bool = True,
     ) -> None:
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {epochs}")
+        if start is not None and len(start) != 1:
+            raise ValueError(f"candidates start from one model, not from {len(start)}")
+        if Reason.NON_FINITE in allow:
+            raise ValueError("a loss that is not finite cannot be trained, so it cannot be allowed")
         self.split = split
         self.trainer = trainer
         self.epochs = epochs
@@ -71,10 +88,56 @@ class LossEvaluator:
         self.cache = cache
         self.reuse = reuse
         self.check_direction = check_direction
+        self.start = start
+        self.allow = frozenset(allow)
+        self.recognise_duplicates = recognise_duplicates
         self.metric = trainer.metrics[0]
         self.higher_is_better = METRICS[self.metric].higher_is_better
         self.reward = Reward(self.metric, self.higher_is_better)
         self.key = EvaluationKey(self._key_fields())
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        model: ModelFactory,
+        *,
+        protocol: Protocol = STANDARD,
+        device: str = "auto",
+        metrics: Sequence[str] = ("auc",),
+        epochs: int = 5,
+        seed: int = 0,
+        cache: Cache | None = None,
+        check_direction: bool = False,
+        data: Mapping[str, Any] | None = None,
+    ) -> LossEvaluator:
+        """Make an evaluator from a table and a model: `load_dataset`, `StackedTrainer` and this class in one.
+
+        Args:
+            frame: a row an interaction, with columns of users, items, and ratings or labels.
+            model: makes a module for a number of users and items; a module class will do.
+            protocol: how to train.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            metrics: names of validation metrics; the reward is taken from the first one.
+            epochs: epochs a candidate is trained for.
+            seed: training seed.
+            cache: evaluated losses of this and earlier runs, or None.
+            check_direction: reject losses that fail AutoLossGen's validity check.
+            data: options of `load_dataset`, such as ``{"user": "customer", "split": "at_random"}``.
+
+        Raises:
+            DataError: the table cannot be used; the message names row and column.
+        """
+        split = load_dataset(frame, **(data or {}))
+        trainer = StackedTrainer(model, protocol, device=device, metrics=metrics)
+        return cls(split, trainer, epochs=epochs, seed=seed, cache=cache, check_direction=check_direction)
+
+    def starting_from(self, start: State) -> LossEvaluator:
+        """Return an evaluator that is the same but for the model that candidates start from."""
+        other = copy.copy(self)
+        other.start = start
+        other.key = EvaluationKey({**self.key.fields, "start": start.content_hash})
+        return other
 
     def _key_fields(self) -> dict[str, JSON]:
         """All that a candidate's raw metrics depend on, the loss and the number of epochs aside."""
@@ -88,7 +151,7 @@ class LossEvaluator:
                     "seed": self.seed,
                     "learning_rate": self.learning_rate,
                     "weight_decay": self.weight_decay,
-                    "start": None,
+                    "start": None if self.start is None else self.start.content_hash,
                     **self.trainer.describe(self.split.train),
                 }
             )
@@ -101,6 +164,8 @@ class LossEvaluator:
             "data": self.split.name,
             "epochs": self.epochs,
             "check_direction": self.check_direction,
+            "allow": sorted(self.allow),
+            "recognise_duplicates": self.recognise_duplicates,
             "reuse": self.reuse,
             "probes": PROBE_VERSION,
             **self.key.fields,
@@ -115,6 +180,9 @@ class LossEvaluator:
             scale_free=self.trainer.protocol.scale_free,
             check_direction=self.check_direction,
         )
+        for k, reason in enumerate(screening.reasons):
+            if reason in self.allow:
+                screening.reasons[k] = None
         new = self._new_candidates(screening, seen, limit)
         end = len(expressions) if len(new) < limit else self._end_of_prefix(screening, seen, new)
         fresh = self._look_up_or_train(screening, new, expressions)
@@ -126,6 +194,8 @@ class LossEvaluator:
 
     def _new_candidates(self, screening: Screening, seen: Mapping[str, Evaluation], limit: int) -> list[int]:
         """Positions of the first `limit` candidates that pass screening and are no duplicates."""
+        if not self.recognise_duplicates:
+            return [k for k, reason in enumerate(screening.reasons) if reason is None][:limit]
         new: dict[str, int] = {}
         for k, (reason, fingerprint) in enumerate(zip(screening.reasons, screening.fingerprints, strict=True)):
             if len(new) == limit:
@@ -138,7 +208,8 @@ class LossEvaluator:
         """Position of the candidate that would be one too many."""
         known = set(seen) | {screening.fingerprints[k] for k in new}
         for k, (reason, fingerprint) in enumerate(zip(screening.reasons, screening.fingerprints, strict=True)):
-            if reason is None and fingerprint not in known:
+            is_known = fingerprint in known if self.recognise_duplicates else k in new
+            if reason is None and not is_known:
                 return k
         return len(screening.reasons)
 
@@ -192,7 +263,9 @@ class LossEvaluator:
         if not rows:
             return {}
         members = [Member(row, self.seed, self.learning_rate, self.weight_decay) for row in rows]
-        report = self.trainer.fit(screening.program, members, self.split.train, self.split.validation, self.epochs)
+        report = self.trainer.fit(
+            screening.program, members, self.split.train, self.split.validation, self.epochs, start=self.start
+        )
         entries = {}
         for position, row in enumerate(rows):
             diverged = report.outcomes[position] is Outcome.DIVERGED

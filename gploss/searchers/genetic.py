@@ -74,6 +74,9 @@ class GeneticSearcher(AskTellSearcher):
     Parsimony: a tournament goes to the least complex of those whose value lies within `parsimony` of its best;
     among the survivors, of equal values the less complex one comes first.
 
+    Where the evaluator works in rounds, fitness is the reward less the round's start. A round's survivors are
+    proposed again at the beginning of the next one, and live on with the fitness that they get then.
+
     Args:
         grammar: what may be proposed. Its limits hold for unfolded trees.
         evaluator: screens, looks up and trains the proposals.
@@ -137,6 +140,9 @@ class GeneticSearcher(AskTellSearcher):
         self.pareto_front = tools.ParetoFront(similar=_same)
         self._next_initial = 0
         self._known: set[int] = set()
+        self._round_start = 0.0
+        self._survivors: list[Expression] = []  # of the last round, to be proposed again
+        self._outdated: set[int] = set()  # keys of the living whose fitness is of an earlier round
         self._sizes = possible_sizes(grammar)
         self._variation = TreeVariation(grammar, self.rng, self._sizes)
         self._toolbox = self._make_toolbox()
@@ -169,7 +175,14 @@ class GeneticSearcher(AskTellSearcher):
                 proposals.append(proposal)
         return proposals
 
+    def _new_round(self, start: float) -> None:
+        self._round_start = start
+        self._survivors = [self._variation.expression(individual) for individual in self.population]
+        self._outdated = {individual.key for individual in self.population}
+
     def _propose(self) -> Expression:
+        if self._survivors:
+            return self._survivors.pop(0)
         while self._next_initial < len(self.initial):
             expression = self.initial[self._next_initial]
             self._next_initial += 1
@@ -208,6 +221,9 @@ class GeneticSearcher(AskTellSearcher):
         return expression
 
     def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+        again = {_key(evaluation.expression) for evaluation in evaluations} & self._outdated
+        self._outdated -= again
+        self.population = [individual for individual in self.population if individual.key not in again]
         living = {individual.key for individual in self.population}
         born: list[Individual] = []
         for evaluation in evaluations:
@@ -215,7 +231,8 @@ class GeneticSearcher(AskTellSearcher):
             self._known.add(key)
             fit = evaluation.status is Status.TRAINED and self._is_tree_of_limited_size(evaluation.expression)
             if fit and key not in living:
-                born.append(self._individual(evaluation.expression, self.value(evaluation)))
+                value = self.value(evaluation) - self._round_start
+                born.append(self._individual(evaluation.expression, value))
                 living.add(key)
         if born:
             self.hall_of_fame.update(born)
@@ -237,6 +254,9 @@ class GeneticSearcher(AskTellSearcher):
             "pareto_front": self._described(self.pareto_front),
             "known": np.array(sorted(self._known), dtype=np.uint64),
             "next_initial": self._next_initial,
+            "round_start": self._round_start,
+            "survivors": [str(expression) for expression in self._survivors],
+            "outdated": np.array(sorted(self._outdated), dtype=np.uint64),
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
@@ -251,6 +271,9 @@ class GeneticSearcher(AskTellSearcher):
                 record.insert(individual)
         self._known = {int(key) for key in state["known"]}
         self._next_initial = int(state["next_initial"])
+        self._round_start = float(state["round_start"])
+        self._survivors = [Expression.parse(text) for text in state["survivors"]]
+        self._outdated = {int(key) for key in state["outdated"]}
 
     def _described(self, individuals: Iterable[Individual]) -> list[list[str | float]]:
         return [[str(self._variation.expression(tree)), tree.fitness.values[0]] for tree in individuals]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pooch
-
+from gploss.kernels import cache_folder
 from recmodels.datasets import DATA_VARIABLE, DATASETS, Dataset, data_folder, table
 from recmodels.download import fetch
 from recmodels.interactions import DataError, Split
@@ -61,7 +60,7 @@ def load(
 def _ratings(folder: Path | None) -> Path:
     """Return where the ratings are, after a download if that is allowed and needed."""
     if folder is None:
-        return fetch(URL, CHECKSUM, pooch.os_cache("gploss"))
+        return fetch(URL, CHECKSUM, cache_folder())
     if not (folder / NAME).is_dir():
         raise DataError(
             f"{folder} (from {DATA_VARIABLE}) has no folder {NAME}; put u.data or ml-100k.inter there, "

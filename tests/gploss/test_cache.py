@@ -53,7 +53,7 @@ def entries(draw: st.DrawFn) -> CacheEntry:
         epochs=epochs,
         complete=complete,
         metrics=draw(st.dictionaries(st.text(), st.lists(numbers, min_size=length, max_size=length), max_size=2)),
-        scale=draw(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+        scale=draw(st.none() | st.floats(min_value=1e-300, allow_infinity=False)),
         seconds=draw(st.floats(0, 1e9)),
     )
 

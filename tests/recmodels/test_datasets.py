@@ -231,7 +231,7 @@ def test_without_data_and_network_the_error_helps(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(movielens100k, "URL", "http://127.0.0.1:1/ml-100k.zip")
-    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
+    monkeypatch.setenv("GPLOSS_CACHE", str(tmp_path))
     with pytest.raises(DownloadError, match=r"could not be downloaded .* by hand and give its path instead"):
         load_dataset("ml-100k")
 

@@ -1,0 +1,110 @@
+"""CONTRIBUTING's recipes work as they stand there: each in a copy of the project, with no other edit."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents import PROJECT, blocks, run_python, sections
+
+RECIPES = sections((PROJECT / "CONTRIBUTING.md").read_text())
+PACKAGES = ("gploss", "rl", "recmodels")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the packages and of what the tests of all searchers need."""
+    for package in PACKAGES:
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests").mkdir()
+    for name in ("gploss/test_searcher.py", "synthetic.py"):
+        shutil.copy(PROJECT / "tests" / name, tmp_path / "tests")
+    return tmp_path
+
+
+def recipe(name: str) -> str:
+    (code,) = blocks(RECIPES[name], "python")
+    return code
+
+
+def add_file(name: str, copy: Path) -> None:
+    """Do what the recipe says: its block in the file that it names."""
+    found = re.search(r"A file in `([\w/]+)`, here `(\w+\.py)`", RECIPES[name])
+    assert found is not None
+    (copy / found[1] / found[2]).write_text(recipe(name))
+
+
+USE_OPERATOR = """
+from gploss import ExpressionLoss, Grammar, screen
+import torch
+
+loss = Grammar.standard().parse("softplus(logit) - label * logit")
+assert screen([loss]).reasons == [None]
+score = torch.tensor([0.3, -2.0], requires_grad=True)
+value = ExpressionLoss(loss, scale=1.0)(score, torch.tensor([1.0, 0.0]))
+wanted = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor([1.0, 0.0]))
+assert torch.allclose(value, wanted)
+assert "softplus" in loss.latex()
+"""
+
+
+def test_an_operator_in_ones_own_code(tmp_path: Path) -> None:
+    run_python(recipe("An operator") + USE_OPERATOR, tmp_path)
+
+
+def test_an_operator_of_gploss(copy: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(recipe("An operator"))) if isinstance(node, ast.Call)]
+    (row,) = [ast.unparse(call) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "unary"]
+    table = copy / "gploss" / "operators.py"
+    end = "\n):\n    register_operator(_row)\n"
+    assert table.read_text().count(end) == 1
+    table.write_text(table.read_text().replace(end, f"\n    {row},{end}"))
+    run_python(USE_OPERATOR, copy, packages=copy)
+
+
+def test_a_searcher(copy: Path) -> None:
+    add_file("A searcher", copy)
+    search = """
+from gploss import SEARCHERS, Grammar
+from tests.synthetic import SyntheticEvaluator
+
+result = SEARCHERS["greedy"](Grammar.standard(), SyntheticEvaluator()).run(budget=100, progress=False)
+assert result.best is not None and result.counts["trained"] + result.counts["diverged"] == 100
+"""
+    run_python(search, copy, packages=copy)
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "greedy",
+        "tests/test_searcher.py",
+    ]
+    done = subprocess.run(tests, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 5
+
+
+def test_a_model_and_a_dataset(copy: Path) -> None:
+    add_file("A model", copy)
+    add_file("A dataset", copy)
+    train = """
+from gploss import LOSSES
+from recmodels import MODELS, STANDARD, LossEvaluator, StackedTrainer, load_dataset
+
+split = load_dataset("two-groups")
+evaluator = LossEvaluator(split, StackedTrainer(MODELS["two-towers"], STANDARD, device="cpu"), epochs=4)
+(evaluation,) = evaluator.evaluate([LOSSES["bce"]], {}, 1)
+print(evaluation.reward)
+assert evaluation.reward > 0.6
+"""
+    run_python(train, copy, packages=copy)
