@@ -33,12 +33,12 @@ from gploss.result import SearchResult
 from gploss.screening import screen
 from gploss.searcher import SEARCHERS
 from recmodels.base import MODELS, ModelFactory
+from recmodels.choice import choose_trainer
 from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm
 from recmodels.datasets import load_dataset
 from recmodels.evaluator import LossEvaluator, training_seed
 from recmodels.interactions import Split
 from recmodels.protocol import PROTOCOLS, STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
 from recmodels.trainer import Trainer
 
 discover("gploss.searchers")
@@ -75,7 +75,7 @@ class Settings:
     def trainer(self, protocol: Protocol) -> Trainer:
         """Return a trainer of the chosen model under a protocol."""
         factory: ModelFactory = functools.partial(MODELS[self.model], initialization=protocol.initialization)
-        return StackedTrainer(factory, protocol, device=self.device)
+        return choose_trainer(factory, protocol, device=self.device)
 
     def evaluator(self, split: Split, replicate: int, cache: Cache) -> LossEvaluator:
         """Return what evaluates losses in one replicate: all searchers of it share the training seed."""
@@ -93,7 +93,7 @@ class Settings:
 @click.option("--dataset", default="synthetic", help="synthetic, ml-100k, filmtrust, or the path of a table.")
 @click.option("--model", type=click.Choice(MODELS.names()), default="mf", help="Recommender model.")
 @click.option("--searchers", default="random,genetic,rl", help="Names, separated by commas.")
-@click.option("--budget", type=click.IntRange(1), default=100, help="Candidates that a run trains.")
+@click.option("--budget", type=click.IntRange(1), default=200, help="Candidates that a run trains.")
 @click.option("--seeds", type=click.IntRange(1), default=3, help="Runs of each searcher.")
 @click.option("--epochs", type=click.IntRange(1), default=3, help="Epochs that a candidate is trained.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS.names()), default="standard", help="How models train.")

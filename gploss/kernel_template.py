@@ -61,7 +61,7 @@ def exp_single(x):
 def log_single(x):
     """Return the natural logarithm in float32, within 2 units in the last place; NaN below 0.
 
-    x = 2^n (1 + r) with 1 + r between the roots of 1/2 and 2; the logarithm of 1 + r is a polynomial (Cephes, logf).
+    x = 2^n (1 + r), 1 + r between the roots of 1/2 and 2; the logarithm of 1 + r is a polynomial (Cephes, logf).
     """
     tiny = x < np.float32(1.17549435e-38)
     bits = np.float32(x * np.float32(8388608) if tiny else x).view(np.int32)

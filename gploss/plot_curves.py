@@ -73,7 +73,7 @@ def loss_curves(curves: Mapping[str, Curves]) -> Figure:
     if tables:
         figure.legend(
             handles=[
-                Line2D([], [], color=style.colour, linestyle=style.dashes, linewidth=2, label=shorten(name, 120))
+                Line2D([], [], color=style.colour, linestyle=style.dashes, linewidth=2, label=shorten(name, 130))
                 for name, style in styles.items()
             ],
             loc="lower left", bbox_to_anchor=(0.65 / width, 0.03 / height), ncols=1, frameon=False,

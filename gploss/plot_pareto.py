@@ -37,7 +37,8 @@ from gploss.trajectories import require_columns, trained_rows
 
 Array = NDArray[np.float64]
 
-_WIDTH = 12.0  # inches
+_WIDTH, _LIST_START = 12.0, 7.75  # inches: of the figure, and where its list of formulas begins
+_MONOSPACE = "DejaVu Sans Mono"
 
 # where a badge may stand, in points from what it names: above first, then around, then farther
 _BADGE_OFFSETS = [
@@ -88,9 +89,10 @@ def pareto(evaluations: pd.DataFrame, metric: str = "reward", *, higher_is_bette
     fronts = {name: _front(frame, sign) for name, frame in groups.items()}
     chosen = [(name, row) for name, front in fronts.items() for row in _notable(front, sign)]
     texts = {name: f"{name} ({len(groups[name]) if name in groups else 0:,} trained)" for name in styles}
+    formulas = [_formula_lines(str(row["expression"])) for _, row in chosen]
     top = space_above(_WIDTH, list(texts.values()))
     figure = new_figure(
-        _WIDTH, max(4.4, 0.3 + len(chosen) * 3.6 * LABEL_STEP) + top, "How good, and how simple",
+        _WIDTH, max(4.4, 0.2 + sum(map(_entry_height, formulas))) + top, "How good, and how simple",
         "dots: trained candidates of all seeds; steps: the best at each complexity or below",
     )  # fmt: skip
     width, height = figure.get_size_inches()
@@ -114,7 +116,8 @@ def pareto(evaluations: pd.DataFrame, metric: str = "reward", *, higher_is_bette
         axes.set_xlabel(f"{axes.get_xlabel()}; {outside:,} worse candidates lie outside the picture")
     badges = [(row["complexity"] + offsets[name], row["reward"], styles[name].colour) for name, row in chosen]
     _place_badges(axes, badges)
-    _list_formulas(figure, [(styles[name].colour, name, row) for name, row in chosen], 7.75, top)
+    entries = [(styles[name].colour, name, row) for name, row in chosen]
+    _list_formulas(figure, list(zip(entries, formulas, strict=True)), height - top)
     return figure
 
 
@@ -210,29 +213,33 @@ def _is_free(place: Array, taken: Sequence[Array], targets: Sequence[Array], pan
     return inside and apart and all(np.hypot(*(place - target)) > 1.6 * radius for target in targets)
 
 
+def _formula_lines(formula: str) -> list[str]:
+    character = text_width(Figure(dpi=100), "m" * 100, SMALL_SIZE, _MONOSPACE) / 100
+    return wrap(formula, int((_WIDTH - _LIST_START - 0.55) / character), 3)
+
+
+def _entry_height(lines: Sequence[str]) -> float:
+    """Return the inches that a heading, the formula's lines and a gap take."""
+    return (1.15 + len(lines) + 0.45) * LABEL_STEP
+
+
 def _list_formulas(
-    figure: Figure, entries: Sequence[tuple[str, str, Mapping[str, Any]]], start: float, above: float
+    figure: Figure, entries: Sequence[tuple[tuple[str, str, Mapping[str, Any]], list[str]]], top: float
 ) -> None:
-    """Write the numbered formulas below one another, so many inches from the left edge and from the top."""
+    """Write the numbered formulas (colour, searcher, row; lines) from ``top`` inches downwards."""
     width, height = figure.get_size_inches()
-    family, size = "DejaVu Sans Mono", SMALL_SIZE
-    columns = int((width - start - 0.55) / text_width(figure, "m" * 100, size, family) * 100)
-    top = height - above
-    for number, (colour, name, row) in enumerate(entries, start=1):
-        lines = wrap(str(row["expression"]), columns, 2)
+    start = (_LIST_START + 0.3) / width
+    for number, ((colour, name, row), lines) in enumerate(entries, start=1):
         figure.text(
-            (start + 0.1) / width, (top - 0.07) / height, str(number), fontsize=8, ha="center", weight="bold",
+            (_LIST_START + 0.1) / width, (top - 0.07) / height, str(number), fontsize=8, ha="center", weight="bold",
             va="center", color=readable_on(colour),
             bbox={"boxstyle": "circle,pad=0.25", "facecolor": colour, "edgecolor": "none"},
         )  # fmt: skip
-        head = (
-            f"{name}: {row['reward']:.4f} with {row['complexity']:.0f} node{'s' if row['complexity'] != 1 else ''}"
-        )
+        nodes = "1 node" if row["complexity"] == 1 else f"{row['complexity']:.0f} nodes"
+        head = f"{name}: {row['reward']:.4f} with {nodes}"
+        figure.text(start, top / height, head, fontsize=SMALL_SIZE + 0.5, color=INK, va="top", parse_math=False)
         figure.text(
-            (start + 0.3) / width, top / height, head, fontsize=size + 0.5, color=INK, va="top", parse_math=False
-        )
-        figure.text(
-            (start + 0.3) / width, (top - 1.15 * LABEL_STEP) / height, "\n".join(lines), fontsize=size, color=INK,
-            family=family, gid="formula", va="top", parse_math=False,
+            start, (top - 1.15 * LABEL_STEP) / height, "\n".join(lines), fontsize=SMALL_SIZE, color=INK,
+            family=_MONOSPACE, gid="formula", va="top", parse_math=False,
         )  # fmt: skip
-        top -= (1.15 + len(lines) + 0.45) * LABEL_STEP
+        top -= _entry_height(lines)

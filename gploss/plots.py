@@ -13,13 +13,27 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from gploss.plot_ablation import ablation
 from gploss.plot_curves import Curves, loss_curves
 from gploss.plot_efficiency import efficiency
 from gploss.plot_filters import filters, outcome_counts
+from gploss.plot_heat_map import heat_map
 from gploss.plot_pareto import pareto
+from gploss.plot_rounds import rounds
 from gploss.report import write_bytes_atomic
 
-__all__ = ["Curves", "efficiency", "filters", "loss_curves", "outcome_counts", "pareto", "save"]
+__all__ = [
+    "Curves",
+    "ablation",
+    "efficiency",
+    "filters",
+    "heat_map",
+    "loss_curves",
+    "outcome_counts",
+    "pareto",
+    "rounds",
+    "save",
+]
 
 
 def save(figure: Figure, path: str | Path) -> None:

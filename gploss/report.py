@@ -10,6 +10,7 @@ import os
 import platform
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from rich import box
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -202,7 +204,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> Group:
+def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> TerminalTable:
     """Make a table for the terminal.
 
     Columns of long texts, such as formulas, would leave no room for the others in a window of usual width: they
@@ -215,21 +217,62 @@ def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> Group:
     Returns:
         What ``rich.console.Console.print`` takes; texts are taken literally, never as markup.
     """
-    texts = frame.map(_cell)
-    names = [str(name) for name in frame.columns]
-    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    kept, below = [], []
-    for place, (name, numeric) in enumerate(zip(names, _numeric(frame), strict=True)):
-        cells = texts.iloc[:, place].tolist()
-        if place and max(map(len, cells), default=0) > _LONG_CELL:
-            rows = zip(texts.iloc[:, 0], cells, strict=True)
-            below += [f"{name}:", *(f"  {first}: {cell}" for first, cell in rows)]
-            continue
-        kept.append(place)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in texts.iloc[:, kept].itertuples(index=False, name=None):
-        table.add_row(*(Text(cell) for cell in row))
-    return Group(table, Text("\n".join(below))) if below else Group(table)
+    columns = [
+        [str(name), *(_cell(value) for value in frame.iloc[:, place])] for place, name in enumerate(frame.columns)
+    ]
+    return TerminalTable(columns, _numeric(frame), title)
+
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table that fits the window it is printed in, as far as a column can be a character wide.
+
+    Attributes:
+        columns: for each column its heading and cells, as texts.
+        numeric: for each column, whether it is aligned to the right.
+        title: printed above the table.
+    """
+
+    columns: list[list[str]]
+    numeric: list[bool]
+    title: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, with column widths for the window's, and the long texts."""
+        long = [place > 0 and max(map(len, cells[1:]), default=0) > _LONG_CELL for place, cells in self._numbered()]
+        kept = [place for place, _ in self._numbered() if not long[place]]
+        # rich shrinks columns without regard to words, so that numbers would break; a space is on either side
+        widths = _fit([self.columns[place] for place in kept], options.max_width - 2 * len(kept))
+        table = Table(
+            title=Text(self.title) if self.title else None, title_justify="left", box=box.SIMPLE_HEAD,
+            pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        for place, width in zip(kept, widths, strict=True):
+            justify: JustifyMethod = "right" if self.numeric[place] else "left"
+            table.add_column(Text(self.columns[place][0]), justify=justify, overflow="fold", width=width)
+        for row in list(zip(*(self.columns[place] for place in kept), strict=True))[1:]:
+            table.add_row(*map(Text, row))
+        yield table
+        for place, cells in self._numbered():
+            if long[place]:
+                rows = zip(self.columns[0][1:], cells[1:], strict=True)
+                yield Text("\n".join([f"{cells[0]}:", *(f"  {first}: {cell}" for first, cell in rows)]))
+
+    def _numbered(self) -> list[tuple[int, list[str]]]:
+        return list(enumerate(self.columns))
+
+
+def _fit(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return column widths that need no more than ``room``: whole cells, else whole words, else less."""
+    whole = [max(1, *(cell_len(line) for cell in cells for line in cell.split("\n"))) for cells in columns]
+    words = [max(1, *(cell_len(word) for word in " ".join(cells).split())) for cells in columns]
+    widths = [1] * len(columns)
+    for wanted in (words, whole):
+        while sum(widths) < room and widths != wanted:
+            # the narrowest of those that lack something: short words are whole before long ones grow
+            short = [place for place, width in enumerate(widths) if width < wanted[place]]
+            widths[min(short, key=lambda place: widths[place])] += 1
+    return widths
 
 
 def environment(device: str = "cpu", seed: int | None = None) -> dict[str, str | int | None]:

@@ -1,8 +1,8 @@
 """GPU kernels: the operator table written into `triton_template.py`, cached on disk by content.
 
 Triton compiles functions from source files, so that the generated code is stored, and imported from there, as
-`gploss.kernels` does for the CPU. Triton comes with PyTorch for CUDA; with ``TRITON_INTERPRET=1`` in the environment
-the same kernels run on the CPU, slowly: for tests.
+`gploss.kernels` does for the CPU. Triton comes with PyTorch for CUDA. With ``TRITON_INTERPRET=1`` in the
+environment the same kernels run on the CPU, slowly: for tests.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The interpreter of loss programs for GPUs, before the operator table is written into it.
 
-This file is a template: `gploss.triton_kernels` replaces each line that ends in ``# @name`` by code from the rows of
-`gploss.operators` and `gploss.terminals`, and stores the result under a hash of all its sources. What stands here in
-the place of such a line is what the table would give for one row.
+This file is a template: `gploss.triton_kernels` replaces each line that ends in ``# @name`` by code from the rows
+of `gploss.operators` and `gploss.terminals`, and stores the result under a hash of all its sources. What stands
+here in the place of such a line is what the table would give for one row.
 
 It does what `gploss.kernel_template` does, for a block of samples that one program of the GPU holds. Slots lie in
 global memory, of which the block's own few kilobytes stay in the nearest cache. Nothing is ever read by another

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 
 from gploss.registry import Registry
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     item: torch.Tensor
 
 
-#: Makes a model for a number of users and of items, with weights drawn from torch's global generator.
+#: Makes a model for a number of users and of items, with weights drawn from torch's global generator of the CPU.
 ModelFactory = Callable[[int, int], torch.nn.Module]
 
 #: Models by name: classes that take (n_users, n_items, ...).
@@ -58,7 +59,7 @@ def build_model(factory: ModelFactory, n_users: int, n_items: int, seed: int) ->
         TypeError: the factory does not return a module.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA's
         model = factory(n_users, n_items)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
@@ -66,16 +67,16 @@ def build_model(factory: ModelFactory, n_users: int, n_items: int, seed: int) ->
 
 
 def describe_model(factory: ModelFactory, n_users: int, n_items: int) -> dict[str, str]:
-    """Return what a model's behaviour depends on, for keys: class, source, structure and initial weights."""
+    """Return what a model's behaviour depends on, for keys: class, source, structure, settings and weights."""
     model = build_model(factory, n_users, n_items, seed=0)
     digest = blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name} {tensor.requires_grad} {_fingerprint(tensor)}".encode())
     return {
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "arguments": _arguments(factory),
         "structure": str(model),
+        "settings": _settings(model),
         "source": blake2b(_sources(model).encode(), digest_size=16).hexdigest(),
         "initial_weights": digest.hexdigest(),
     }
@@ -87,11 +88,35 @@ def _arguments(factory: ModelFactory) -> str:
     return "()"
 
 
+def _settings(model: torch.nn.Module) -> str:
+    """A hash of what the user's modules keep beside parameters, buffers and submodules."""
+    usual = vars(torch.nn.Module()).keys()
+    lines = [
+        f"{path}.{name} {_fingerprint(value)}"
+        for path, part in model.named_modules()
+        for name, value in sorted(vars(part).items())
+        if name not in usual
+    ]
+    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint(value: object) -> str:
+    """A text that differs where values differ; that of an unknown kind of object may differ between equal ones."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        content = blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
+        return f"{value.dtype} {value.shape} {content}"
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
+
+
 def _sources(model: torch.nn.Module) -> str:
-    """The text of every module class of the user's own, so that editing one makes a new key."""
+    """The text of every module class of the user's own, bases too, so that editing one makes a new key."""
     texts = []
-    for kind in {type(module) for module in model.modules()}:
-        if kind.__module__.startswith("torch."):
+    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+        if kind is object or kind.__module__.startswith("torch."):
             continue
         try:
             texts.append(inspect.getsource(kind))

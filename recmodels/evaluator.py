@@ -18,11 +18,11 @@ from gploss.probes import PROBE_VERSION
 from gploss.reward import Reward
 from gploss.screening import Reason, Screening, screen
 from recmodels.base import ModelFactory
+from recmodels.choice import choose_trainer
 from recmodels.datasets import load_dataset
 from recmodels.interactions import Split
 from recmodels.metrics import METRICS
 from recmodels.protocol import STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, Trainer
 
 #: Part of every cache key: raised whenever the same inputs train to other numbers.
@@ -129,7 +129,7 @@ class LossEvaluator:
             DataError: the table cannot be used; the message names row and column.
         """
         split = load_dataset(frame, **(data or {}))
-        trainer = StackedTrainer(model, protocol, device=device, metrics=metrics)
+        trainer = choose_trainer(model, protocol, device=device, metrics=metrics)
         return cls(split, trainer, epochs=epochs, seed=seed, cache=cache, check_direction=check_direction)
 
     def starting_from(self, start: State) -> LossEvaluator:

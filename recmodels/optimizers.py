@@ -62,7 +62,8 @@ class Optimizer:
 
     Plain SGD shrinks all weights at each step. For rows that a batch does not touch this is made up for when they
     are next read: (1 - rate * decay)^n for n steps, kept as its distance from 1, since 1 - 1e-6 is a coarse number
-    in float32.
+    in float32. So the decay of an untouched row is never clipped: a `loss_decay` for which 2 * loss_decay * weight
+    alone is beyond the clip would train to other weights than a dense loop.
 
     Args:
         protocol: the kind of optimiser, clipping, decay in the loss.
@@ -70,6 +71,9 @@ class Optimizer:
         weight_decays: (M,) float64.
         steps: number of batches in an epoch.
         device: where the weights are.
+
+    Raises:
+        ValueError: the protocol's optimiser is "adam".
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Optimizer:
         steps: int,
         device: torch.device,
     ) -> None:
+        if protocol.optimizer not in ("sgd", "adagrad"):
+            raise ValueError(f"optimizer {protocol.optimizer!r} is known to the fused trainer only; use 'adagrad'")
         self.protocol = protocol
         self.on_cpu = device.type == "cpu"
         self.is_sgd = protocol.optimizer == "sgd"

@@ -18,10 +18,11 @@ class Protocol:
 
     Args:
         name: for tables and keys.
-        optimizer: "sgd" (plain) or "adagrad" (per element).
+        optimizer: "sgd" (plain), "adagrad" (per element), or "adam" (lazy: of embeddings only the rows that a batch
+            touches; its usual constants; the fused trainer only).
         learning_rate: default rate of a member.
         weight_decay: default decay of a member. Under "sgd" each step shrinks every weight by rate * decay;
-            under "adagrad" decay * weight is added to the gradient of the rows that a batch touches.
+            under the others decay * weight is added to the gradient of the rows that a batch touches.
         batch_size: interactions in a batch; the loss is their mean.
         gradient_clip: bound on each element of the gradient, or None.
         loss_decay: L2 in the loss itself: 2 * loss_decay * weight is added to the gradient before clipping
@@ -33,7 +34,7 @@ class Protocol:
     """
 
     name: str
-    optimizer: Literal["sgd", "adagrad"]
+    optimizer: Literal["sgd", "adagrad", "adam"]
     learning_rate: float
     weight_decay: float
     batch_size: int
@@ -45,12 +46,20 @@ class Protocol:
     patience: int | None
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adagrad"):
-            raise ValueError(f"optimizer must be 'sgd' or 'adagrad', not {self.optimizer!r}")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.loss_decay < 0 or self.batch_size < 1:
+        if self.optimizer not in ("sgd", "adagrad", "adam"):
+            raise ValueError(f"optimizer must be 'sgd', 'adagrad' or 'adam', not {self.optimizer!r}")
+        if not (
+            self.learning_rate > 0 and self.weight_decay >= 0 and self.loss_decay >= 0 and self.batch_size >= 1
+        ):
             raise ValueError("rate and batch size must be positive, decays at least 0")
         if self.loss_decay and self.optimizer != "sgd":
             raise ValueError("loss_decay goes with optimizer 'sgd'")
+        if self.optimizer == "adagrad" and not self.initial_accumulator > 0:
+            raise ValueError("initial_accumulator must be positive, or Adagrad divides 0 by 0")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise ValueError("gradient_clip must be positive, or None")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError("patience must be at least 1, or None")
 
     def describe(self) -> dict[str, str | float | int | bool | None]:
         """Return all fields, for keys and records."""

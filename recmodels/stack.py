@@ -8,15 +8,15 @@ the gradient nor the optimiser ever sees the whole table.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch.func import functional_call
 
 from recmodels.base import Batch
-
-FieldName = Literal["user", "item"]
+from recmodels.lookups import row_wise_tables
+from recmodels.steady import make_steady
 
 
 class _Rows(torch.nn.Module):
@@ -26,7 +26,7 @@ class _Rows(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(0, width, device="meta"))
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # named as torch.nn.Embedding's
         return self.weight
 
 
@@ -35,8 +35,12 @@ class Stack:
 
     All parameters but the row-wise tables are views of one tensor, so that the optimiser takes one step for all.
 
+    Torch's linear layers and batch norms are computed so that a member's bits do not depend on the others; see
+    `recmodels.steady`. The same cannot be said of all that a module may do: torch's `sigmoid`, for one, rounds by
+    the position in memory.
+
     Args:
-        module: the initial weights of all members.
+        module: the initial weights of all members; it is left as it is.
         count: M.
         example: a small batch, to see which ids each embedding table is looked up with.
         device: where the stack lives.
@@ -45,32 +49,38 @@ class Stack:
         fields: which ids of the batch each row-wise table is looked up with.
         tables: (rows, M, d) row-wise embedding tables by parameter name.
         flat: (M, P) all other parameters, one after the other.
-        buffers: (M, ...) buffers by name.
+        buffers: (M, ...) buffers, and parameters that are not to be trained, by name.
 
     Raises:
-        ValueError: the module does not map a batch to scores.
+        ValueError: the module does not map a batch to scores, or has nothing to train.
     """
 
     def __init__(self, module: torch.nn.Module, count: int, example: Batch, device: torch.device) -> None:
-        self.fields = _row_wise(module, example)
-        skeleton = copy.deepcopy(module)
+        self.fields = row_wise_tables(module, example)
+        self._skeleton = _skeleton(module, self.fields)
         self.tables: dict[str, torch.Tensor] = {}
         self._shapes: dict[str, torch.Size] = {}
+        kept = dict(module.named_buffers())
         dense = []
         for name, parameter in module.named_parameters():
             weight = parameter.detach().to(device)
             if name in self.fields:
                 self.tables[name] = weight.unsqueeze(1).repeat(1, count, 1)
-                skeleton.set_submodule(name.rpartition(".")[0], _Rows(parameter.shape[1]))
-            else:
+            elif parameter.requires_grad:
                 self._shapes[name] = weight.shape
                 dense.append(weight.reshape(-1))
+            else:
+                kept[name] = parameter
+        if not self.tables and not dense:
+            raise ValueError(f"{type(module).__name__} has no parameter to train")
         self.flat = torch.cat(dense or [torch.empty(0, device=device)]).repeat(count, 1)
         self.buffers = {
-            name: buffer.detach().to(device).unsqueeze(0).repeat(count, *[1] * buffer.ndim)
-            for name, buffer in module.named_buffers()
+            name: tensor.detach().to(device).unsqueeze(0).repeat(count, *[1] * tensor.ndim)
+            for name, tensor in kept.items()
         }
-        self._skeleton = skeleton.to("meta")
+        self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters()))
+        in_dims = (0, 0 if self.buffers else None, None)
+        self._mapped = torch.vmap(self._one, in_dims=in_dims, randomness="same")
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -97,12 +107,14 @@ class Stack:
         """
         if self._skeleton.training != training:
             self._skeleton.train(training)
+        return self._mapped({**dense, **rows}, self.buffers, batch)
 
-        def one(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> Any:
-            return functional_call(self._skeleton, (parameters, buffers), (batch,))
-
-        mapped = torch.vmap(one, in_dims=(0, 0 if self.buffers else None), randomness="same")
-        return cast(torch.Tensor, mapped({**dense, **rows}, self.buffers))
+    def _one(
+        self, parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], batch: Batch
+    ) -> torch.Tensor:
+        """Return one member's scores (B,)."""
+        both = (parameters, buffers)
+        return cast(torch.Tensor, functional_call(self._skeleton, both, (batch,), tie_weights=self._tied))
 
     def keep_members(self, index: torch.Tensor) -> None:
         """Drop all members but those of the index (m,)."""
@@ -110,8 +122,8 @@ class Stack:
         self.flat = self.flat.index_select(0, index)
         self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
 
-    def weights(self, members: slice) -> dict[str, torch.Tensor]:
-        """Return copies of the weights and buffers of some members, members first, on the CPU."""
+    def weights(self, members: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return copies of the weights and buffers of the members of an index (m,), members first, on the CPU."""
         parts = {name: table[:, members].transpose(0, 1) for name, table in self.tables.items()}
         parts |= {name: tensor[members] for name, tensor in (self.dense() | self.buffers).items()}
         return {name: part.detach().cpu().clone() for name, part in parts.items()}
@@ -122,46 +134,40 @@ class Stack:
         Raises:
             ValueError: names or shapes are those of another model.
         """
-        try:
-            for name, table in self.tables.items():
-                table.copy_(weights[name].transpose(0, 1))
-            for name, tensor in (self.dense() | self.buffers).items():
-                tensor.copy_(weights[name])
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"these states belong to another model: {error}") from error
+        own = {name: table.transpose(0, 1) for name, table in self.tables.items()} | self.dense() | self.buffers
+        if own.keys() != weights.keys():
+            raise ValueError(
+                f"these states belong to another model: they hold {sorted(weights)}, not {sorted(own)}"
+            )
+        for name, tensor in own.items():
+            copy_state(name, tensor, weights[name])
 
 
-def _row_wise(module: torch.nn.Module, example: Batch) -> dict[str, FieldName]:
-    """Find embedding tables that are looked up exactly once a batch, with its own user or item ids."""
-    seen: dict[str, list[FieldName | None]] = {}
-    hooks = []
-    for path, part in module.named_modules():
-        if isinstance(part, torch.nn.Embedding) and part.padding_idx is None and part.max_norm is None:
+def copy_state(name: str, target: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy one tensor of M states, or of 1 for all.
 
-            def note(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...], path: str = path) -> None:
-                ids = arguments[0]
-                field: FieldName | None = "user" if ids is example.user else None
-                seen.setdefault(path, []).append("item" if ids is example.item else field)
+    Args:
+        name: for the message.
+        target: (M, ...), written.
+        source: (M, ...) or (1, ...).
 
-            hooks.append(part.register_forward_pre_hook(note))
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            scores = module.eval()(example)
-    finally:
-        module.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(scores, torch.Tensor) or scores.shape != example.user.shape:
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+    Raises:
+        ValueError: the shapes differ otherwise.
+    """
+    if source.shape[1:] != target.shape[1:] or len(source) not in (1, len(target)):
         raise ValueError(
-            f"{type(module).__name__} must map a batch of {len(example.user)} interactions to scores of shape "
-            f"({len(example.user)},), but it returned {found}"
+            f"these states belong to another model: {name} has the shape {tuple(source.shape)} there, "
+            f"and {tuple(target.shape)} here"
         )
-    shared = [id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False)]
-    fields: dict[str, FieldName] = {}
-    for path, found_fields in seen.items():
-        table = cast(torch.nn.Embedding, module.get_submodule(path))
-        if len(found_fields) == 1 and found_fields[0] is not None and shared.count(id(table.weight)) == 1:
-            fields[f"{path}.weight"] = found_fields[0]
-    return fields
+    target.copy_(source)
+
+
+def _skeleton(module: torch.nn.Module, tables: Iterable[str]) -> torch.nn.Module:
+    """Return a copy of the module to call with the members' weights."""
+    skeleton = copy.deepcopy(module)
+    for name in tables:
+        path = name.rpartition(".")[0]
+        table = cast(torch.nn.Embedding, skeleton.get_submodule(path))
+        skeleton.set_submodule(path, _Rows(table.embedding_dim))
+    make_steady(skeleton)
+    return skeleton

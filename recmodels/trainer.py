@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +15,8 @@ import numpy.typing as npt
 import torch
 
 from gploss.program import Program
+from gploss.triton_kernels import why_no_triton
+from recmodels.base import ModelFactory
 from recmodels.interactions import Interactions
 from recmodels.protocol import Protocol
 
@@ -63,6 +67,19 @@ class State:
     def __len__(self) -> int:
         return len(self.epochs)
 
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of weights, optimiser state and epochs: 32 hexadecimal digits."""
+        digest = blake2b(digest_size=16)
+        for group in (self.weights, self.optimizer):
+            for name in sorted(group):
+                values = group[name].detach().cpu().contiguous()
+                digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+                digest.update(values.numpy().tobytes())
+            digest.update(b"end of group")
+        digest.update(self.epochs.astype("<i8").tobytes())
+        return digest.hexdigest()
+
     def take(self, rows: Sequence[int]) -> State:
         """Return the states of some members, in that order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
@@ -110,6 +127,7 @@ class Trainer(ABC):
     #: As recorded in keys and results.
     name: ClassVar[str]
 
+    model: ModelFactory
     protocol: Protocol
     metrics: tuple[str, ...]
 
@@ -151,13 +169,15 @@ class Trainer(ABC):
 def choose_device(device: str) -> torch.device:
     """Turn "auto", "cpu", "cuda" or "cuda:N" into a device that works.
 
-    "auto" takes a CUDA device where there is one.
+    "auto" takes a CUDA device where there is one that can be used. Losses run there through Triton, which PyTorch
+    for CUDA brings along on Linux.
 
     Raises:
         ValueError: the device is unknown or cannot be used here; the message says why.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and why_no_triton() is None
+        return torch.device("cuda" if usable else "cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -165,6 +185,11 @@ def choose_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         built = "is built without CUDA" if torch.version.cuda is None else "finds no usable GPU"
         raise ValueError(f"device {device!r} cannot be used: this PyTorch ({torch.__version__}) {built}; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} cannot be used: there are {torch.cuda.device_count()} CUDA devices")
+    reason = why_no_triton()
+    if chosen.type == "cuda" and reason is not None:
+        raise ValueError(f"device {device!r} cannot be used: {reason}; use cpu")
     if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device {device!r} is not supported: use auto, cpu, cuda, or cuda:N")
     return chosen

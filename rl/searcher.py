@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,17 @@ from rl.reinforce import add_entropy_bonus, moving_baselines, policy_loss
 
 Row = NDArray[np.int64]
 """One formula, (steps, 3): operator, first operand, second operand, as in `rl.controller.Formulas`."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: the controller's matrices are so small that threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class RLSearcher(AskTellSearcher):
@@ -144,7 +156,8 @@ class RLSearcher(AskTellSearcher):
         }
 
     def _ask(self, n: int) -> list[Expression]:
-        formulas, _, _ = self.controller.sample(n, self._generator)
+        with one_thread():
+            formulas, _, _ = self.controller.sample(n, self._generator)
         rows = torch.cat([formulas.operators.unsqueeze(2), formulas.operands], dim=2).numpy()
         return [self._remember(row) for row in rows]
 
@@ -181,7 +194,8 @@ class RLSearcher(AskTellSearcher):
                 continue
             self._samples.append((row, value))
             if len(self._samples) == self.samples_per_update:
-                self._update()
+                with one_thread():
+                    self._update()
 
     def _asked_for(self, expression: Expression) -> Row | None:
         """Take an expression off the list: of equal proposals the oldest one is answered first."""

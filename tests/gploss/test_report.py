@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -132,6 +132,28 @@ def test_long_formulas_are_listed_below_the_table() -> None:
     formula = "mul(label, log(add(pred, sigmoid(max(pred, neg(label))))))"
     text = printed(pd.DataFrame({"searcher": ["rl"], "AUC": [0.5], "best formula": [formula]}))
     assert f"best formula:\n  rl: {formula}" in "\n".join(line.rstrip() for line in text.splitlines())
+
+
+@given(st.lists(st.text("abc ", max_size=20), min_size=1, max_size=14), st.integers(60, 120))
+@example(["a" * 30] * 9, 80)
+@example(["a" * 9] * 8, 80)
+@example(["0.0004", "-0.0101 to +0.0014"] * 5, 80)
+def test_nothing_is_cut_off_at_the_edge_of_the_window(cells: list[str], width: int) -> None:
+    names = [f"column {number}" for number in range(len(cells))]
+    text = printed(pd.DataFrame([cells], columns=names), width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    for letter in "abcmn0124":
+        assert text.count(letter) == "".join([*names, *cells]).count(letter)
+
+
+def test_words_stay_whole_where_there_is_room() -> None:
+    frame = pd.DataFrame({name: ["hand-made 0.123"] for name in ("validation AUC", "difference", "p", "found by")})
+    for word in ("hand-made", "0.123", "validation", "difference"):
+        assert word in printed(frame, width=60)
+
+
+def test_a_table_without_rows_has_its_heading() -> None:
+    assert "reward" in printed(pd.DataFrame({"loss": [], "reward": []}))
 
 
 # ---- the machine

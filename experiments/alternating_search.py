@@ -1,0 +1,187 @@
+"""Phases 1 and 2 of AutoLossGen: alternating search, and the validity check of all that it met."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import (
+    NamedLoss,
+    alternating,
+    alternating_searcher,
+    grammar_of,
+    long_protocol,
+    make_trainer,
+)
+from rich.console import Console
+
+from gploss import plots, report
+from gploss.budget import Budget
+from gploss.cache import Cache
+from gploss.evaluation import Evaluation, Status
+from gploss.expression import Expression
+from gploss.program import Program
+from gploss.result import SearchResult
+from gploss.screening import DIRECTION_NEEDED, DIRECTION_POINTS, right_directions
+from recmodels.evaluator import LossEvaluator, training_seed
+from recmodels.interactions import Split
+from recmodels.protocol import Protocol
+
+#: Losses whose directions are looked at together.
+_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done, and how."""
+
+    dataset: str
+    model: str
+    protocol: Protocol
+    searchers: tuple[str, ...]
+    rounds: int
+    samples: int
+    seeds: int
+    survivors: int
+    top: int
+    tests: int
+    epochs: int
+    device: str
+    out: Path
+    seed: int
+
+    @property
+    def runs(self) -> Path:
+        """Folder of phase 1's runs."""
+        return self.out / "runs"
+
+    def describe(self) -> dict[str, object]:
+        """Return all settings as JSON."""
+        return asdict(self) | {"protocol": self.protocol.describe(), "out": str(self.out)}
+
+
+def search(settings: Settings, split: Split, cache: Cache, *, resume: bool, console: Console) -> None:
+    """Run every searcher once a replicate; write each run, the rounds' history, and two figures."""
+    trainer = make_trainer(settings.model, settings.protocol, settings.device)
+    step_trainer = make_trainer(settings.model, long_protocol(settings.protocol), settings.device)
+    for replicate in range(settings.seeds):
+        seed = training_seed(settings.seed, replicate)
+        for name in settings.searchers:
+            checkpoint = settings.runs / f"{name}-{replicate}.sqlite"
+            if not resume:
+                for old in settings.runs.glob(f"{name}-{replicate}.*"):
+                    old.unlink()
+            core = LossEvaluator(split, trainer, epochs=1, seed=seed, cache=cache)
+            evaluator = alternating(core, step_trainer, settings.rounds, settings.samples)
+            searcher = alternating_searcher(name, grammar_of(settings.protocol), evaluator, replicate)
+            # The rounds end the run: no more samples than these can come before their end.
+            most = Budget(candidates=2 * (settings.samples + searcher.proposals_per_round) * settings.rounds)
+            result = searcher.run(most, checkpoint=checkpoint)
+            if result.stopped == "interrupted":
+                raise RuntimeError(f"interrupted in {name}, seed {replicate}; add --resume to go on from there")
+            history = pd.DataFrame([asdict(step) for step in evaluator.history])
+            report.write_csv_atomic(history, settings.runs / f"{name}-{replicate}.rounds.csv")
+            result.save(settings.runs / f"{name}-{replicate}.json")
+            counts = result.counts
+            console.print(
+                f"phase 1: {name}, seed {replicate}: {counts['trained']} trained of {counts['proposals']} samples; "
+                f"the recommender's validation AUC is {evaluator.start_value:.4f}"
+            )
+    history, evaluations = histories(settings), evaluation_table(settings)
+    plots.save(plots.rounds(history), settings.out / "rounds.png")
+    plots.save(plots.filters(evaluations), settings.out / "filters.png")
+    report.write_csv_atomic(history, settings.out / "rounds.csv")
+
+
+def finished_runs(settings: Settings) -> list[tuple[str, int]]:
+    """Searcher and replicate of every run in the folder."""
+    found = []
+    for path in sorted(settings.runs.glob("*.json")):
+        name, _, replicate = path.stem.rpartition("-")
+        found.append((name, int(replicate)))
+    if not found:
+        raise ValueError(f"{settings.runs} holds no finished search: run phase 1 first")
+    return found
+
+
+def histories(settings: Settings) -> pd.DataFrame:
+    """How each round of each run ended, a row a round."""
+    frames = []
+    for name, replicate in finished_runs(settings):
+        frame = pd.read_csv(settings.runs / f"{name}-{replicate}.rounds.csv")
+        frame.insert(0, "searcher", name)
+        frame.insert(1, "seed", replicate)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def evaluation_table(settings: Settings) -> pd.DataFrame:
+    """All evaluations of all runs, a row a sample."""
+    frames = []
+    for name, replicate in finished_runs(settings):
+        frame = SearchResult.load(settings.runs / f"{name}-{replicate}.json").evaluations.copy()
+        frame.insert(0, "searcher", name)
+        frame.insert(1, "seed", replicate)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def check(settings: Settings, console: Console) -> None:
+    """Look at every loss that phase 1 trained, and write which of them pull predictions the right way."""
+    met: dict[str, dict[str, object]] = {}
+    for name, replicate in finished_runs(settings):
+        result = SearchResult.load(settings.runs / f"{name}-{replicate}.json")
+        history = pd.read_csv(settings.runs / f"{name}-{replicate}.rounds.csv")
+        starts = np.repeat(history["start"].to_numpy(), history["samples"].to_numpy())
+        for evaluation, start in zip(result.records, starts, strict=True):
+            if evaluation.status is Status.TRAINED:
+                _add(met, evaluation, float(start), name)
+    rows = list(met.values())
+    for first in range(0, len(rows), _AT_A_TIME):
+        part = rows[first : first + _AT_A_TIME]
+        program = Program.compile([Expression.parse(str(row["expression"])) for row in part])
+        for row, right in zip(part, right_directions(program, range(len(part))).tolist(), strict=True):
+            row["right"], row["valid"] = right, right > DIRECTION_NEEDED
+    columns = ["expression", "searcher", "times", "gain", "reward", "complexity", "right", "valid"]
+    table = pd.DataFrame(rows, columns=columns).sort_values(["gain", "complexity"], ascending=[False, True])
+    report.write_csv_atomic(table, settings.out / "valid.csv")
+    console.print(
+        f"phase 2: {int(table['valid'].sum())} of {len(table)} losses are right in more than "
+        f"{DIRECTION_NEEDED} of {2 * DIRECTION_POINTS} cases"
+    )
+
+
+def _add(met: dict[str, dict[str, object]], evaluation: Evaluation, start: float, searcher: str) -> None:
+    """Record a trained loss, or a better result of one that is known."""
+    assert evaluation.fingerprint is not None and evaluation.reward is not None
+    gain = evaluation.reward - start
+    known = met.get(evaluation.fingerprint)
+    if known is not None:
+        known["times"] = int(str(known["times"])) + 1
+        if gain <= float(str(known["gain"])):
+            return
+    met[evaluation.fingerprint] = {
+        "expression": str(evaluation.expression),
+        "searcher": searcher,
+        "times": 1 if known is None else known["times"],
+        "gain": gain,
+        "reward": evaluation.reward,
+        "complexity": evaluation.expression.complexity,
+    }
+
+
+def survivors(settings: Settings) -> list[NamedLoss]:
+    """The valid losses of phase 2 with the largest gains over their rounds' starts; maybe none."""
+    path = settings.out / "valid.csv"
+    if not path.is_file():
+        raise ValueError(f"{path} is not there: run phase 2 first")
+    table = pd.read_csv(path)
+    table = table[table["valid"]].head(settings.survivors)
+    counts: dict[str, int] = {}
+    losses = []
+    for searcher, text in zip(table["searcher"], table["expression"], strict=True):
+        counts[searcher] = counts.get(searcher, 0) + 1
+        losses.append(NamedLoss(f"{searcher} {counts[searcher]}", Expression.parse(text)))
+    return losses

@@ -1,0 +1,212 @@
+"""Phase 3 of AutoLossGen: losses trained from scratch, ranked on validation, the best reported on test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from alternating_search import Settings
+from common import (
+    AUTHORS,
+    RANKING_REPLICATE,
+    TEST_REPLICATE,
+    NamedLoss,
+    is_standard,
+    long_protocol,
+    loss_curves,
+    make_trainer,
+    published,
+)
+from compare_searchers import confirmation_sentence, confirmation_table
+from rich.console import Console
+
+from gploss import plots, report
+from gploss.cache import Cache
+from gploss.evaluation import Evaluation, Status
+from recmodels.confirmation import HAND_MADE, Candidate, confirm
+from recmodels.effectiveness import TEST_METRICS, Effect, effectiveness
+from recmodels.evaluator import LossEvaluator, training_seed
+from recmodels.interactions import Split
+
+#: Losses ranked together.
+_AT_A_TIME = 64
+
+#: How many found losses the confirmation of protocol "standard" tunes.
+_CONFIRMED = 5
+
+
+def try_losses(
+    settings: Settings, split: Split, cache: Cache, losses: Sequence[NamedLoss], console: Console
+) -> None:
+    """Train losses from scratch, rank them on validation, and report them on test, beside the published ones."""
+    protocol = long_protocol(settings.protocol)
+    trainer = make_trainer(settings.model, protocol, settings.device)
+    if not losses:
+        console.print("phase 3: no loss has passed the validity check; search longer")
+    if len(losses) > settings.top:
+        losses = rank(settings, split, cache, losses, console)[: settings.top]
+    known = {loss.name for loss in losses}
+    everybody = [*losses, *(loss for loss in published() if loss.name not in known)]
+    seeds = [training_seed(settings.seed, TEST_REPLICATE + k) for k in range(settings.tests)]
+    console.print(f"phase 3: {len(everybody)} losses from scratch, {settings.tests} seeds each")
+    effects = effectiveness(
+        [loss.expression for loss in everybody], trainer, split, epochs=settings.epochs, seeds=seeds, cache=cache
+    )
+    table = effect_table(everybody, effects)
+    authors = settings.dataset == "ml-100k" and settings.model == "mf" and not is_standard(protocol)
+    if authors:
+        table["authors' code"] = [f"{AUTHORS[name]:.3f}" if name in AUTHORS else "" for name in table["loss"]]
+    report.write_csv_atomic(table, settings.out / "effectiveness.csv")
+    found = [loss for loss in losses if loss.name not in AUTHORS]
+    sentence = effect_sentence(everybody, effects, {loss.name for loss in found})
+    best_first = sorted(zip(everybody, effects, strict=True), key=lambda pair: -_validation(pair[1]))
+    write_found(settings, [loss for loss, _ in best_first if loss in found])
+    shown = [loss for loss, _ in best_first if loss in found][:3]
+    shown += [loss for loss in everybody if loss.name == "bce"]
+    plots.save(plots.loss_curves(loss_curves(shown, protocol.scale_free)), settings.out / "losses.png")
+    confirmed = None
+    if is_standard(protocol) and found:
+        confirmed = confirm_losses(settings, split, [loss for loss, _ in best_first if loss in found], console)
+    write_summary(settings, split, table, sentence, confirmed)
+
+
+def rank(
+    settings: Settings, split: Split, cache: Cache, losses: Sequence[NamedLoss], console: Console
+) -> list[NamedLoss]:
+    """Train every loss from scratch with one seed; return those that can be trained, best on validation first."""
+    evaluator = LossEvaluator(
+        split,
+        make_trainer(settings.model, long_protocol(settings.protocol), settings.device),
+        epochs=settings.epochs,
+        seed=training_seed(settings.seed, RANKING_REPLICATE),
+        cache=cache,
+    )
+    seen: dict[str, Evaluation] = {}
+    evaluations: list[Evaluation] = []
+    for first in range(0, len(losses), _AT_A_TIME):
+        part = losses[first : first + _AT_A_TIME]
+        console.print(f"phase 3: ranking losses {first + 1} to {first + len(part)} of {len(losses)} on validation")
+        new = evaluator.evaluate([loss.expression for loss in part], seen, len(part))
+        seen.update({one.fingerprint: one for one in new if one.charged and one.fingerprint is not None})
+        evaluations += new
+    rows = [
+        {
+            "loss": loss.name,
+            "status": str(one.status),
+            "reason": one.reason or "",
+            "validation AUC": one.reward,
+            "expression": str(loss.expression),
+        }
+        for loss, one in zip(losses, evaluations, strict=True)
+    ]
+    table = pd.DataFrame(rows).sort_values("validation AUC", ascending=False, kind="stable")
+    report.write_csv_atomic(table, settings.out / "ranking.csv")
+    pairs = [pair for pair in zip(losses, evaluations, strict=True) if pair[1].status is Status.TRAINED]
+    pairs.sort(key=lambda pair: -(pair[1].reward or 0.0))
+    if not pairs:
+        raise ValueError("none of the losses can be trained; ranking.csv says why")
+    return [loss for loss, _ in pairs]
+
+
+def _validation(effect: Effect) -> float:
+    """Mean validation AUC; 0 where a seed diverged."""
+    return float(np.nan_to_num(effect.validation, nan=0.0).mean())
+
+
+def effect_table(losses: Sequence[NamedLoss], effects: Sequence[Effect]) -> pd.DataFrame:
+    """A row a loss, the best on validation first: means over seeds, with the standard deviation of test AUC."""
+    rows = []
+    for loss, effect in sorted(zip(losses, effects, strict=True), key=lambda pair: -_validation(pair[1])):
+        row = {"loss": loss.name, "validation AUC": f"{_validation(effect):.4f}"}
+        for name in TEST_METRICS:
+            row[f"test {'AUC' if name == 'auc' else name}"] = f"{effect.test[name].mean():.4f}"
+        row["sd of test AUC"] = f"{effect.test['auc'].std(ddof=1):.4f}" if len(effect.validation) > 1 else ""
+        row["seeds"] = str(len(effect.validation))
+        row["best epochs"] = f"{effect.best_epoch.min()} to {effect.best_epoch.max()}"
+        row["formula"] = str(loss.expression)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def effect_sentence(losses: Sequence[NamedLoss], effects: Sequence[Effect], found: set[str]) -> str:
+    """Say how the best found loss does beside the best known one, both chosen on validation."""
+    pairs = list(zip(losses, effects, strict=True))
+    ours = [pair for pair in pairs if pair[0].name in found]
+    theirs = [pair for pair in pairs if pair[0].name not in found]
+    if not ours or not theirs:
+        return "No found loss takes part; these are the published losses."
+    (loss, effect), (known, other) = (max(group, key=lambda pair: _validation(pair[1])) for group in (ours, theirs))
+    difference = effect.test["auc"] - other.test["auc"]
+    return (
+        f"The best found loss on validation is {loss.name}, `{loss.expression}`: test AUC "
+        f"{effect.test['auc'].mean():.4f}; the best published one is {known.name} with "
+        f"{other.test['auc'].mean():.4f}. Seed by seed the difference is {difference.mean():+.4f} "
+        f"({difference.min():+.4f} to {difference.max():+.4f})."
+    )
+
+
+def write_found(settings: Settings, found: Sequence[NamedLoss]) -> None:
+    """Write the found losses, the best first, for the experiment on transfer."""
+    rows = [
+        {"model": settings.model, "dataset": settings.dataset, "name": one.name, "expression": str(one.expression)}
+        for one in found
+    ]
+    table = pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"])
+    report.write_csv_atomic(table, settings.out / "found.csv")
+
+
+def confirm_losses(
+    settings: Settings, split: Split, found: Sequence[NamedLoss], console: Console
+) -> tuple[str, pd.DataFrame]:
+    """Tune the best found losses and the published ones alike, and compare them on test."""
+    candidates = [Candidate(loss.name, HAND_MADE, loss.expression) for loss in published()]
+    candidates += [Candidate(loss.name, "found", loss.expression) for loss in found[:_CONFIRMED]]
+    comparisons = confirm(
+        candidates,
+        make_trainer(settings.model, settings.protocol, settings.device),
+        split,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        fresh_seeds=max(settings.tests, 2),
+        report=console.print,
+    )
+    table = confirmation_table(comparisons)
+    report.write_csv_atomic(table, settings.out / "confirmation.csv")
+    return confirmation_sentence(comparisons), table
+
+
+def write_summary(
+    settings: Settings, split: Split, table: pd.DataFrame, sentence: str, confirmed: tuple[str, pd.DataFrame] | None
+) -> None:
+    """Write summary.md and settings.json, and print the table."""
+    environment = report.environment(settings.device, settings.seed)
+    record = {"environment": environment, "data": split.describe(), "settings": settings.describe()}
+    report.write_text_atomic(settings.out / "settings.json", json.dumps(record, indent=1) + "\n")
+    lines = [
+        f"# AutoLossGen on {split.name}",
+        "",
+        f"Model {settings.model}, protocol {settings.protocol.name}.",
+        "",
+        "## Effectiveness",
+        "",
+        sentence,
+        "",
+        report.to_markdown(table),
+        "",
+        f"From scratch, at most {settings.epochs} epochs, stopping after {settings.protocol.patience} without a "
+        "better one; test figures are at the epoch with the best validation AUC, means over "
+        f"{settings.tests} fresh seeds, at the protocol's own rate and decay. F1 is at its best threshold on the "
+        "test part, accuracy at the same.",
+    ]
+    if confirmed is not None:
+        lines += ["", "## Confirmation: all tuned alike", "", confirmed[0], "", report.to_markdown(confirmed[1])]
+    lines += ["", "## Machine", "", ", ".join(f"{key}: {value}" for key, value in environment.items()), ""]
+    report.write_text_atomic(settings.out / "summary.md", "\n".join(lines))
+    console = Console()
+    console.print(report.to_rich_table(table.drop(columns=["formula"]), "Effectiveness"))
+    console.print(sentence)
+    if confirmed is not None:
+        console.print(report.to_rich_table(confirmed[1].drop(columns=["formula"]), "Confirmation"))
+        console.print(confirmed[0])

@@ -1,0 +1,78 @@
+"""The batches of an epoch as a stack takes them in, on the device: nothing is waited for between batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recmodels.base import Batch
+from recmodels.epoch_index import EpochIndex
+from recmodels.interactions import Interactions
+from recmodels.optimizers import Places
+
+_NONE: Final[npt.NDArray[np.int64]] = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One batch.
+
+    Attributes:
+        batch: ids.
+        labels: (B,) float32.
+        places: where the samples find their rows, by field.
+    """
+
+    batch: Batch
+    labels: torch.Tensor
+    places: Mapping[str, Places]
+
+
+def feeds(
+    train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice], device: torch.device
+) -> Iterator[Feed]:
+    """Yield the batches of an epoch.
+
+    Args:
+        train: the training part.
+        order: (N,) its rows in the order of the epoch.
+        batches: slices of the order.
+        device: where the stack is.
+    """
+    return _on_cpu(train, order, batches) if device.type == "cpu" else on_device(train, order, batches, device)
+
+
+def _on_cpu(train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice]) -> Iterator[Feed]:
+    device = torch.device("cpu")
+    for batch in batches:
+        rows = order[batch]
+        ids = {"user": train.users[rows], "item": train.items[rows]}
+        yield Feed(
+            Batch(torch.from_numpy(ids["user"]), torch.from_numpy(ids["item"])),
+            torch.from_numpy(train.labels[rows]),
+            {field: Places.of(own, device) for field, own in ids.items()},
+        )
+
+
+def on_device(
+    train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice], device: torch.device
+) -> Iterator[Feed]:
+    """Yield the batches as parts of one index of the epoch: copied and sorted once; see `feeds`."""
+    users, items, labels, order_there = (
+        torch.tensor(array, device=device) for array in (train.users, train.items, train.labels, order)
+    )
+    bounds = [0, *(batch.stop for batch in batches)]
+    index = EpochIndex.of(users, items, labels, train.n_users, train.n_items, order_there, bounds)
+    counts = {"user": index.user.groups.tolist(), "item": index.item.groups.tolist()}
+    for number, batch in enumerate(batches):
+        places = {}
+        for field, ids, side in (("user", index.users, index.user), ("item", index.items, index.item)):
+            distinct = side.rows[batch.start : batch.start + counts[field][number]]
+            # The compiled steps of the CPU alone read order and starts.
+            places[field] = Places(ids[batch], distinct, side.inverse[batch], _NONE, _NONE)
+        yield Feed(Batch(index.users[batch], index.items[batch]), index.labels[batch], places)
