@@ -15,7 +15,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -36,8 +36,10 @@ from gploss.losses import LOSSES
 from gploss.screening import screen
 from gploss.searchers.genetic import GeneticSearcher
 from recmodels.base import ModelFactory
+from recmodels.choice import choose_trainer
 from recmodels.datasets import data_folder, load_dataset
 from recmodels.evaluator import LossEvaluator
+from recmodels.fused.trainer import FusedTrainer
 from recmodels.interactions import Interactions, Split
 from recmodels.metrics import Targets, evaluate
 from recmodels.models.deep_model import DeepModel
@@ -102,23 +104,26 @@ def losses(count: int) -> list[Expression]:
     return [LOSSES[names[k % len(names)]] for k in range(count)]
 
 
-def epoch_seconds(trainer: Trainer, bench: Bench, count: int) -> float:
+def epoch_seconds(trainer: Trainer, bench: Bench, count: int, epochs: int = 1) -> float:
     """Seconds a candidate-epoch of a population, metrics excluded."""
     program = screen(losses(count), scale_free=trainer.protocol.scale_free).program
     protocol = trainer.protocol
     members = [Member(k, 0, protocol.learning_rate, protocol.weight_decay) for k in range(count)]
     begun = time.perf_counter()
-    trainer.fit(program, members, bench.train, one_row(bench.split.validation), 1)
-    return (time.perf_counter() - begun) / count
+    trainer.fit(program, members, bench.train, one_row(bench.split.validation), epochs)
+    return (time.perf_counter() - begun) / (count * epochs)
 
 
 def against_reference(
-    name: str, bench: Bench, trainer: Trainer, model: ModelFactory, count: int, protocol: Protocol
+    name: str, bench: Bench, trainer: Trainer, model: ModelFactory, count: int, epochs: int = 1
 ) -> Figure:
     """Candidate-epochs a second of a trainer, and how many times that of the reference loop."""
-    reference = partial(reference_epoch, model, bench.train, optimizer=protocol.optimizer, batch_size=128)
     epoch_seconds(trainer, bench, count)
-    ours, theirs = alternate(lambda: epoch_seconds(trainer, bench, count), reference, bench.repeats)
+    ours, theirs = alternate(
+        lambda: epoch_seconds(trainer, bench, count, epochs),
+        lambda: reference_epoch(model, bench.train),
+        bench.repeats,
+    )
     return Figure(name, 1 / ours, "candidate-epochs/s", "one-model PyTorch loop", theirs / ours)
 
 
@@ -128,16 +133,50 @@ def alternate(one: Callable[[], float], other: Callable[[], float], repeats: int
     return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
 
 
+def mf(protocol: Protocol) -> ModelFactory:
+    """Matrix factorisation as a protocol initialises it."""
+    return partial(MF, initialization=protocol.initialization)
+
+
+def fused(protocol: Protocol, n_jobs: int = 1) -> FusedTrainer:
+    """The fused trainer on so many cores; patience aside, so that every epoch is trained."""
+    return FusedTrainer(mf(protocol), replace(protocol, patience=None), device="cpu", n_jobs=n_jobs)
+
+
+def fused_mf_sgd(bench: Bench) -> Figure:
+    """The fused trainer, MF, plain SGD under protocol paper."""
+    return against_reference("fused_mf_sgd", bench, fused(PAPER), mf(PAPER), 32, 5)
+
+
+def fused_mf_adagrad(bench: Bench) -> Figure:
+    """The fused trainer, MF, Adagrad under protocol standard, against the same loop."""
+    return against_reference("fused_mf_adagrad", bench, fused(STANDARD), mf(PAPER), 32, 5)
+
+
+def two_cores(bench: Bench) -> Figure:
+    """The fused trainer on two cores against one."""
+    one, two = fused(PAPER, 1), fused(PAPER, 2)
+    both, single = alternate(
+        lambda: epoch_seconds(two, bench, 64, 5), lambda: epoch_seconds(one, bench, 64, 5), bench.repeats
+    )
+    return Figure("two_cores", 1 / both, "candidate-epochs/s", "one core", single / both)
+
+
 def stacked_mf(bench: Bench) -> Figure:
     """The stacked trainer at 32 candidates, MF under protocol paper."""
-    model: ModelFactory = partial(MF, initialization="paper")
-    return against_reference("stacked_mf", bench, StackedTrainer(model, PAPER, device="cpu"), model, 32, PAPER)
+    return against_reference("stacked_mf", bench, StackedTrainer(mf(PAPER), PAPER, device="cpu"), mf(PAPER), 32)
 
 
 def module_deep(bench: Bench) -> Figure:
-    """Any module at 32 candidates: DeepModel under protocol paper."""
+    """Any module at 32 candidates: DeepModel under protocol paper, against its own loop."""
     model: ModelFactory = partial(DeepModel, initialization="paper")
-    return against_reference("module_deep", bench, StackedTrainer(model, PAPER, device="cpu"), model, 32, PAPER)
+    return against_reference("module_deep", bench, StackedTrainer(model, PAPER, device="cpu"), model, 32)
+
+
+def gpu_1024(bench: Bench) -> Figure:
+    """1,024 candidates on a GPU, batches of 128."""
+    trainer = choose_trainer(mf(PAPER), PAPER, device="cuda")
+    return against_reference("gpu_1024", bench, trainer, mf(PAPER), 1024, 2)
 
 
 def memory_128(bench: Bench) -> Figure:
@@ -147,8 +186,17 @@ def memory_128(bench: Bench) -> Figure:
 
 
 def _stacked_memory(bench: Bench) -> float:
-    trainer = StackedTrainer(partial(MF, initialization="standard"), STANDARD, device="cpu")
-    return added_memory(trainer, bench, 128)
+    return added_memory(StackedTrainer(mf(STANDARD), STANDARD, device="cpu"), bench, 128)
+
+
+def memory_512(bench: Bench) -> Figure:
+    """Peak memory that a population of 512 adds to the fused trainer."""
+    added = in_fresh_process(_fused_memory, bench)
+    return Figure("memory_512_mb", added, "MB", "20 MB", added / 20)
+
+
+def _fused_memory(bench: Bench) -> float:
+    return added_memory(fused(STANDARD), bench, 512)
 
 
 def added_memory(trainer: Trainer, bench: Bench, count: int) -> float:
@@ -232,8 +280,7 @@ def screening(bench: Bench) -> Figure:
 
 def search_overhead(bench: Bench) -> Figure:
     """Share of a genetic search's time that is neither training nor metrics, at 5 epochs a candidate."""
-    trainer = StackedTrainer(partial(MF, initialization="standard"), STANDARD, device="cpu")
-    evaluator = LossEvaluator(bench.split, trainer, epochs=5)
+    evaluator = LossEvaluator(bench.split, fused(STANDARD), epochs=5)
     training = 0.0
 
     def add(_: object, evaluations: Sequence[Evaluation], __: object) -> None:
@@ -242,7 +289,7 @@ def search_overhead(bench: Bench) -> Figure:
 
     searcher = GeneticSearcher(Grammar.standard(), evaluator, seed=0)
     begun = time.perf_counter()
-    searcher.run(32 if bench.quick else 96, callbacks=[add], progress=False)
+    searcher.run(50 if bench.quick else 300, callbacks=[add], progress=False)
     whole = time.perf_counter() - begun
     return Figure(
         "search_overhead",
@@ -254,18 +301,26 @@ def search_overhead(bench: Bench) -> Figure:
 
 
 FIGURES: tuple[Callable[[Bench], Figure], ...] = (
+    fused_mf_sgd,
+    fused_mf_adagrad,
+    two_cores,
+    memory_512,
     stacked_mf,
     module_deep,
     memory_128,
     batched_auc,
     screening,
     search_overhead,
+    gpu_1024,
 )
 
 
 def measure(bench: Bench, console: Console) -> Iterator[Figure]:
     """Measure every figure, one after the other."""
     for figure in FIGURES:
+        if figure is gpu_1024 and not torch.cuda.is_available():
+            console.print("skipping gpu_1024: there is no GPU here")
+            continue
         console.print(f"measuring: {(figure.__doc__ or figure.__name__).splitlines()[0]}")
         yield figure(bench)
 

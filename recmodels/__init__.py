@@ -6,11 +6,13 @@ hand-made losses on the test part, which no search ever sees.
 """
 
 from gploss.registry import discover
+from recmodels.alternating import AlternatingEvaluator, Step
 from recmodels.base import MODELS, Batch, ModelFactory
 from recmodels.confirmation import HAND_MADE, Candidate, Comparison, Setting, Tuned, confirm, tune
 from recmodels.datasets import DATASETS, Dataset, load_dataset
 from recmodels.datasets.synthetic import ratings as synthetic_ratings
 from recmodels.download import DownloadError
+from recmodels.effectiveness import Effect, effectiveness
 from recmodels.evaluator import LossEvaluator
 from recmodels.frames import Vocabulary, interactions_from_frame
 from recmodels.interactions import DataError, Interactions, Split
@@ -31,6 +33,7 @@ __all__ = [
     "PAPER",
     "PROTOCOLS",
     "STANDARD",
+    "AlternatingEvaluator",
     "Batch",
     "Candidate",
     "Comparison",
@@ -38,6 +41,7 @@ __all__ = [
     "Dataset",
     "DeepModel",
     "DownloadError",
+    "Effect",
     "Interactions",
     "LossEvaluator",
     "Member",
@@ -48,6 +52,7 @@ __all__ = [
     "Split",
     "StackedTrainer",
     "State",
+    "Step",
     "TrainReport",
     "Trainer",
     "Tuned",
@@ -55,6 +60,7 @@ __all__ = [
     "at_random",
     "by_time",
     "confirm",
+    "effectiveness",
     "interactions_from_frame",
     "leave_one_out",
     "load_dataset",
