@@ -20,12 +20,15 @@ _ALIGNED: Final = 16
 class SteadyLinear(torch.nn.Linear):
     """`torch.nn.Linear` on aligned memory: zeros fill up the rows of all matrices."""
 
+    members: bool = False
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values @ weight.T + bias, (..., outputs), of (..., inputs)."""
+        """Return values @ weight.T + bias, (..., outputs), of (..., inputs); with the members in front of all."""
         more_inputs, more_outputs = -self.in_features % _ALIGNED, -self.out_features % _ALIGNED
-        rows = values.reshape(-1, self.in_features)
-        weight = self.weight.clone(memory_format=torch.contiguous_format)
-        bias = weight.new_zeros(self.out_features) if self.bias is None else self.bias
+        lead = len(values) if self.members else 1
+        rows = values.reshape(lead, -1, self.in_features) if self.members else values.reshape(-1, self.in_features)
+        weight: torch.Tensor = self.weight.clone(memory_format=torch.contiguous_format)
+        bias: torch.Tensor = weight.new_zeros(weight.shape[:-1]) if self.bias is None else self.bias
         if more_inputs:
             rows, weight = pad(rows, (0, more_inputs)), pad(weight, (0, more_inputs))
         if more_outputs:
@@ -33,7 +36,7 @@ class SteadyLinear(torch.nn.Linear):
         apply = cast(Callable[..., torch.Tensor], _Affine.apply)
         products = apply(rows, weight, bias)
         if more_outputs:
-            products = products[:, : self.out_features]
+            products = products[..., : self.out_features]
         return products.reshape(*values.shape[:-1], self.out_features)
 
 
@@ -128,27 +131,48 @@ def _normalise(
 class SteadyBatchNorm(torch.nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` in plain sums."""
 
+    members: bool = False
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the normalised values, (B, channels); as torch does for other shapes and unusual settings."""
+        """Return the normalised values, (B, channels); as torch does for other shapes and unusual settings.
+
+        With the members in front, (M, B, channels) is the only shape.
+        """
         usual = self.affine and self.track_running_stats and self.momentum is not None
-        if not usual or values.ndim != 2 or (self.training and len(values) < 2):
+        if not usual or values.ndim != 2 + self.members or (self.training and values.shape[-2] < 2):
+            if self.members:
+                raise ValueError("batch normalisation of this kind cannot have the members in front")
             return super().forward(values)
         assert self.running_mean is not None and self.running_var is not None
         if not self.training:
-            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-            return torch.addcmul(self.bias, values - self.running_mean, scale)
+            scale = (self.weight * torch.rsqrt(self.running_var + self.eps)).unsqueeze(-2)
+            return torch.addcmul(self.bias.unsqueeze(-2), values - self.running_mean.unsqueeze(-2), scale)
         result, _, mean, variance, _ = _normalise(values, self.weight, self.bias, self.eps)
-        self._follow(mean.squeeze(0), variance.squeeze(0), len(values))
+        self._follow(mean.squeeze(-2), variance.squeeze(-2), values.shape[-2])
         return result
 
     @torch.no_grad()
     def _follow(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
-        """Move the running mean and variance, (channels,) each, towards those of a batch."""
+        """Move the running mean and variance, (..., channels) each, towards those of a batch."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
         self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum * count / (count - 1))
+
+
+class SteadyDropout(torch.nn.Dropout):
+    """`torch.nn.Dropout` with one mask for all members."""
+
+    members: bool = False
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values, some of them set to zero in training and the rest scaled up."""
+        if not self.training or self.p == 0:
+            return values
+        shape = values.shape[1:] if self.members else values.shape
+        kept = torch.empty(shape, dtype=values.dtype, device=values.device).bernoulli_(1 - self.p)
+        return values * (kept / (1 - self.p) if self.p < 1 else kept)
 
 
 def make_steady(module: torch.nn.Module) -> None:
@@ -158,3 +182,19 @@ def make_steady(module: torch.nn.Module) -> None:
             part.__class__ = SteadyLinear
         elif type(part) is torch.nn.BatchNorm1d:
             part.__class__ = SteadyBatchNorm
+        elif type(part) is torch.nn.Dropout and not part.inplace:
+            part.__class__ = SteadyDropout
+
+
+def members_in_front(module: torch.nn.Module) -> set[str]:
+    """Let steady layers expect the members as a leading dimension, in place.
+
+    Returns:
+        The names of their parameters, which then have to be (M, ...) as they are.
+    """
+    names = set()
+    for path, part in module.named_modules():
+        if isinstance(part, SteadyLinear | SteadyBatchNorm | SteadyDropout):
+            part.members = True
+            names |= {f"{path}.{name}" if path else name for name, _ in part.named_parameters(recurse=False)}
+    return names
