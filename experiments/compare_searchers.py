@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,25 @@ class Settings:
     def grammar(self) -> Grammar:
         """The protocol's own grammar."""
         return Grammar.paper() if self.protocol.name == "paper" else Grammar.standard()
+
+    @property
+    def command(self) -> str:
+        """The command that does the same again."""
+        options = {
+            "dataset": self.dataset,
+            "model": self.model,
+            "searchers": ",".join(self.searchers),
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "epochs": self.epochs,
+            "protocol": self.protocol.name,
+            "device": self.device,
+            "seed": self.seed,
+            "out": self.out,
+        }
+        words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items()]
+        flag = ["--check-direction"] if self.check_direction else []
+        return " ".join(["python experiments/compare_searchers.py", *words, *flag])
 
     def trainer(self, protocol: Protocol) -> Trainer:
         """Return a trainer of the chosen model under a protocol."""
@@ -265,14 +285,20 @@ def write_summary(
         [{"loss": name, "validation AUC": f"{value:.4f}"} for name, value in reference.items()]
     )
     environment = report.environment(settings.device, settings.seed)
-    record = {"environment": environment, "data": split.describe(), "runs": [one.settings for one in results]}
+    record = {
+        "command": settings.command,
+        "environment": environment,
+        "data": split.describe(),
+        "runs": [one.settings for one in results],
+    }
     report.write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
     text = "\n".join(
         [
             f"# Searchers compared on {split.name}",
             "",
             f"Model {settings.model}, protocol {settings.protocol.name}, grammar {settings.grammar.name}; "
-            f"{settings.budget} candidates a run, {settings.epochs} epochs each, {settings.seeds} seeds.",
+            f"{settings.budget} candidates a run, {settings.epochs} epoch(s) each, {settings.seeds} seed(s); "
+            f"trainer {settings.trainer(settings.protocol).name}.",
             "",
             "## Search",
             "",
@@ -294,7 +320,9 @@ def write_summary(
             "the best hand-made loss on validation; p-values are Holm's over the searchers' finalists. Hand-made "
             "losses are listed for orientation and not tested. Protocol: standard.",
             "",
-            "## Machine",
+            "## Command and machine",
+            "",
+            f"`{settings.command}`",
             "",
             ", ".join(f"{key}: {value}" for key, value in environment.items()),
             "",
