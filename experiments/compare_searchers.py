@@ -8,8 +8,8 @@ hand-made and published ones, all tuned alike, from fresh seeds, on the test spl
 
 from __future__ import annotations
 
-import functools
 import json
+import os
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -20,30 +20,24 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+from common import NamedLoss, grammar_of, loss_curves, make_trainer
+from joblib import Parallel, cpu_count, delayed
 from rich.console import Console
 
-import rl.searcher  # noqa: F401 (registers the searcher "rl")
 from gploss import plots, report
 from gploss.cache import Cache
 from gploss.evaluation import Evaluation, Status
-from gploss.expression import Expression
 from gploss.grammar import Grammar
 from gploss.losses import LOSSES
-from gploss.registry import discover
 from gploss.result import SearchResult
-from gploss.screening import screen
 from gploss.searcher import SEARCHERS
-from recmodels.base import MODELS, ModelFactory
-from recmodels.choice import choose_trainer
+from recmodels.base import MODELS
 from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm
 from recmodels.datasets import load_dataset
 from recmodels.evaluator import LossEvaluator, training_seed
 from recmodels.interactions import Split
 from recmodels.protocol import PROTOCOLS, STANDARD, Protocol
 from recmodels.trainer import Trainer
-
-discover("gploss.searchers")
-discover("recmodels.models")
 
 #: Losses that every search is measured against.
 REFERENCES = ("bce", "mse", "hinge", "focal", "maxr", "sumr", "logmin")
@@ -67,11 +61,12 @@ class Settings:
     check_direction: bool
     out: Path
     seed: int
+    jobs: int
 
     @property
     def grammar(self) -> Grammar:
         """The protocol's own grammar."""
-        return Grammar.paper() if self.protocol.name == "paper" else Grammar.standard()
+        return grammar_of(self.protocol)
 
     @property
     def command(self) -> str:
@@ -94,8 +89,7 @@ class Settings:
 
     def trainer(self, protocol: Protocol) -> Trainer:
         """Return a trainer of the chosen model under a protocol."""
-        factory: ModelFactory = functools.partial(MODELS[self.model], initialization=protocol.initialization)
-        return choose_trainer(factory, protocol, device=self.device)
+        return make_trainer(self.model, protocol, self.device)
 
     def evaluator(self, split: Split, replicate: int, cache: Cache) -> LossEvaluator:
         """Return what evaluates losses in one replicate: all searchers of it share the training seed."""
@@ -120,15 +114,17 @@ class Settings:
 @click.option("--device", default="auto", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--check-direction", is_flag=True, help="Reject losses that fail AutoLossGen's validity check.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/compare"), help="Folder to write to.")
+@click.option("--jobs", type=click.IntRange(0), default=0, help="Seeds at the same time; 0: as many as cores.")
 @click.option("--resume", is_flag=True, help="Go on with the runs in the folder, where they are unfinished.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the whole experiment.")
-def main(searchers: str, protocol: str, out: Path, resume: bool, **options: Any) -> None:
+def main(searchers: str, protocol: str, out: Path, resume: bool, jobs: int, **options: Any) -> None:
     """Compare searchers for loss functions on one dataset and model."""
     names = tuple(name.strip() for name in searchers.split(",") if name.strip())
     try:
         for name in names:
             SEARCHERS[name]
-        settings = Settings(searchers=names, protocol=PROTOCOLS[protocol], out=out, **options)
+        jobs = jobs or (1 if options["device"].startswith("cuda") else min(options["seeds"], cpu_count()))
+        settings = Settings(searchers=names, protocol=PROTOCOLS[protocol], out=out, jobs=jobs, **options)
         run(settings, resume=resume)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
@@ -149,7 +145,7 @@ def run(settings: Settings, *, resume: bool) -> None:
         )
     with Cache(out / "cache.sqlite") as cache:
         reference = reference_rewards(settings, split, cache)
-        results = search(settings, split, cache, resume=resume)
+    results = search(settings, split, resume=resume)
     evaluations = evaluation_table(results)
     report.write_csv_atomic(evaluations.drop(columns=["complexity", "elapsed"]), out / "evaluations.csv")
     write_plots(settings, evaluations, reference, results)
@@ -177,10 +173,19 @@ def reference_rewards(settings: Settings, split: Split, cache: Cache) -> dict[st
     return {name: float(np.median(values)) for name, values in rewards.items()}
 
 
-def search(settings: Settings, split: Split, cache: Cache, *, resume: bool) -> list[SearchResult]:
-    """Run every searcher once a replicate, one after the other."""
+def search(settings: Settings, split: Split, *, resume: bool) -> list[SearchResult]:
+    """Run every searcher once a replicate; replicates go side by side, with the same results for any number."""
+    jobs = (delayed(run_replicate)(settings, split, replicate, resume) for replicate in range(settings.seeds))
+    replicates = Parallel(n_jobs=settings.jobs)(jobs)
+    return [result for replicate in replicates for result in replicate]
+
+
+def run_replicate(settings: Settings, split: Split, replicate: int, resume: bool) -> list[SearchResult]:
+    """Run every searcher once, one after the other."""
+    if settings.jobs > 1:
+        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
     results = []
-    for replicate in range(settings.seeds):
+    with Cache(settings.out / "cache.sqlite") as cache:
         evaluator = settings.evaluator(split, replicate, cache)
         for name in settings.searchers:
             checkpoint = settings.out / "runs" / f"{name}-{replicate}.sqlite"
@@ -247,23 +252,11 @@ def write_plots(
     plots.save(plots.efficiency(evaluations, reference, metric), out / "efficiency.png")
     plots.save(plots.filters(evaluations), out / "filters.png")
     plots.save(plots.pareto(evaluations, metric), out / "pareto.png")
-    curves = {"bce": loss_curve(LOSSES["bce"], settings.protocol.scale_free)}
+    shown = [NamedLoss("bce", LOSSES["bce"])]
     for searcher in settings.searchers:
         best = best_evaluations([result for result in results if result.searcher == searcher])
-        if best:
-            expression = best[0].expression
-            curves[f"{searcher}: {expression}"] = loss_curve(expression, settings.protocol.scale_free)
-    plots.save(plots.loss_curves(curves), out / "losses.png")
-
-
-def loss_curve(expression: Expression, scale_free: bool) -> plots.Curves:
-    """Value and gradient of a loss, as trained, against the score, for label 1 and label 0."""
-    scores = np.linspace(-6, 6, 241)
-    program = screen([expression], scale_free=scale_free).program
-    (ones, ones_gradient), (zeros, zeros_gradient) = (
-        program.losses(scores, np.full_like(scores, label)) for label in (1.0, 0.0)
-    )
-    return scores, ones[0], zeros[0], ones_gradient[0], zeros_gradient[0]
+        shown += [NamedLoss(searcher, evaluation.expression) for evaluation in best[:1]]
+    plots.save(plots.loss_curves(loss_curves(shown, settings.protocol.scale_free)), out / "losses.png")
 
 
 def write_summary(
