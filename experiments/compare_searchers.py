@@ -126,6 +126,8 @@ def main(searchers: str, protocol: str, out: Path, resume: bool, jobs: int, **op
         jobs = jobs or (1 if options["device"].startswith("cuda") else min(options["seeds"], cpu_count()))
         settings = Settings(searchers=names, protocol=PROTOCOLS[protocol], out=out, jobs=jobs, **options)
         run(settings, resume=resume)
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted; the same command with --resume goes on from there") from None
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
 
