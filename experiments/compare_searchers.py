@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -324,7 +325,7 @@ def write_summary(
         ]
     )
     report.write_text_atomic(out / "summary.md", text)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(report.to_rich_table(table, "Search"))
     console.print(report.to_rich_table(confirmed.drop(columns=["formula"]), "Confirmation"))
     console.print(confirmation_sentence(comparisons))
