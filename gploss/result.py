@@ -17,6 +17,7 @@ from gploss.evaluation import JSON, Evaluation, canonical_json
 from gploss.expression import Expression
 from gploss.losses import ExpressionLoss
 from gploss.record import RunRecord, pareto_front
+from gploss.report import write_text_atomic
 
 _FORMAT = "gploss search result"
 _VERSION = 1
@@ -161,7 +162,9 @@ class SearchResult:
             "elapsed": list(self.elapsed),
         }
         document = {"format": _FORMAT, "version": _VERSION, "digest": _digest(content), "result": content}
-        _write_atomically(Path(path), json.dumps(document, allow_nan=False))
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, json.dumps(document, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchResult:
@@ -217,18 +220,3 @@ def _read(path: Path) -> dict[str, Any]:
     if digest is None or document.get("digest") != digest:
         raise ResultError(f"{path}: damaged, or changed since it was saved: its digest does not fit its content")
     return dict(content)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: written beside it under another name, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
