@@ -232,7 +232,7 @@ def candidates(results: Sequence[SearchResult], settings: Settings) -> list[Cand
 
 
 def best_evaluations(results: Sequence[SearchResult]) -> list[Evaluation]:
-    """Distinct trained losses, by falling mean rank of reward over the runs that met them, best first."""
+    """Distinct trained losses, by falling best reward over the runs that met them; of equals the simpler first."""
     best: dict[str, Evaluation] = {}
     for result in results:
         for evaluation in result.records:

@@ -18,6 +18,7 @@ import torch
 from gploss.expression import Expression
 from gploss.program import Program
 from recmodels.base import ModelFactory, build_model, describe_model
+from recmodels.chunk import check_fit
 from recmodels.fused.orders import MOST_ROWS, Orders
 from recmodels.fused.workspace import Layout, Workspace, most_slots
 from recmodels.interactions import Interactions
@@ -127,20 +128,15 @@ class FusedTrainer(Trainer):
         Raises:
             ValueError: epochs below 1, a loss row outside of the program, or start states that do not fit.
         """
-        if epochs < 1:
-            raise ValueError("epochs must be at least 1")
-        if not len(train):
-            raise ValueError("there are no interactions to learn from")
+        check_fit(len(program), len(train), members, epochs, start)
         if train.n_users + train.n_items >= MOST_ROWS:
             raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
-        if any(not 0 <= member.loss < len(program) for member in members):
-            raise ValueError(f"a member's loss must be a row of the program, 0 to {len(program) - 1}")
         program.check_operators()
         targets = Targets(validation.labels, validation.users, metrics=self.metrics)
         self.prepare()
         layout = _layout(build_model(self.model, train.n_users, train.n_items, seed=0), train)
         if start is not None:
-            self._check_start(start, len(members), layout)
+            self._check_start(start, layout)
         task = _Task(self, program, layout, validation, targets, epochs, keep, most_slots(program))
         results: list[_Result | None] = [None] * len(members)
         for row, result in task.run_all(self._jobs(members, train, start), min(self.n_jobs, len(members))):
@@ -160,9 +156,7 @@ class FusedTrainer(Trainer):
             workspace.score(interactions.users, interactions.items, own)
         return scores
 
-    def _check_start(self, start: State, count: int, layout: Layout) -> None:
-        if len(start) not in (1, count):
-            raise ValueError(f"start has {len(start)} states for {count} members; give 1 or as many")
+    def _check_start(self, start: State, layout: Layout) -> None:
         workspace = Workspace(layout, self.protocol, 1)
         _check_tensors("weights", start.weights, workspace.weights())
         _check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
