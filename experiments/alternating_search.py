@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common import (
     long_protocol,
     make_trainer,
 )
+from joblib import Parallel, delayed
 from rich.console import Console
 
 from gploss import plots, report
@@ -32,16 +34,23 @@ from recmodels.protocol import Protocol
 #: Losses whose directions are looked at together.
 _AT_A_TIME = 64
 
+_RECOMMENDER = "validation AUC of the recommender"
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done, and how."""
+    """What is done, and how.
+
+    Attributes:
+        candidates: how many losses a search trains before it ends; None lets `rounds` end it.
+    """
 
     dataset: str
     model: str
     protocol: Protocol
     searchers: tuple[str, ...]
     rounds: int
+    candidates: int | None
     samples: int
     seeds: int
     survivors: int
@@ -51,6 +60,7 @@ class Settings:
     device: str
     out: Path
     seed: int
+    jobs: int
 
     @property
     def runs(self) -> Path:
@@ -62,37 +72,78 @@ class Settings:
         return asdict(self) | {"protocol": self.protocol.describe(), "out": str(self.out)}
 
 
-def search(settings: Settings, split: Split, cache: Cache, *, resume: bool, console: Console) -> None:
-    """Run every searcher once a replicate; write each run, the rounds' history, and two figures."""
-    trainer = make_trainer(settings.model, settings.protocol, settings.device)
-    step_trainer = make_trainer(settings.model, long_protocol(settings.protocol), settings.device)
-    for replicate in range(settings.seeds):
-        seed = training_seed(settings.seed, replicate)
-        for name in settings.searchers:
-            checkpoint = settings.runs / f"{name}-{replicate}.sqlite"
-            if not resume:
-                for old in settings.runs.glob(f"{name}-{replicate}.*"):
-                    old.unlink()
-            core = LossEvaluator(split, trainer, epochs=1, seed=seed, cache=cache)
-            evaluator = alternating(core, step_trainer, settings.rounds, settings.samples)
-            searcher = alternating_searcher(name, grammar_of(settings.protocol), evaluator, replicate)
-            # The rounds end the run: no more samples than these can come before their end.
-            most = Budget(candidates=2 * (settings.samples + searcher.proposals_per_round) * settings.rounds)
-            result = searcher.run(most, checkpoint=checkpoint)
-            if result.stopped == "interrupted":
-                raise RuntimeError(f"interrupted in {name}, seed {replicate}; add --resume to go on from there")
-            history = pd.DataFrame([asdict(step) for step in evaluator.history])
-            report.write_csv_atomic(history, settings.runs / f"{name}-{replicate}.rounds.csv")
-            result.save(settings.runs / f"{name}-{replicate}.json")
-            counts = result.counts
-            console.print(
-                f"phase 1: {name}, seed {replicate}: {counts['trained']} trained of {counts['proposals']} samples; "
-                f"the recommender's validation AUC is {evaluator.start_value:.4f}"
-            )
+def search(settings: Settings, split: Split, *, resume: bool, console: Console) -> None:
+    """Run every searcher once a replicate; write each run, the rounds' history, and three figures.
+
+    Replicates go side by side, with the same results for any number of jobs.
+    """
+    jobs = (delayed(run_replicate)(settings, split, replicate, resume) for replicate in range(settings.seeds))
+    for replicate, lines in enumerate(Parallel(n_jobs=settings.jobs)(jobs)):
+        for line in lines:
+            console.print(f"phase 1: seed {replicate}: {line}")
     history, evaluations = histories(settings), evaluation_table(settings)
     plots.save(plots.rounds(history), settings.out / "rounds.png")
     plots.save(plots.filters(evaluations), settings.out / "filters.png")
+    plots.save(plots.efficiency(steps(history, evaluations), {}, _RECOMMENDER), settings.out / "efficiency.png")
     report.write_csv_atomic(history, settings.out / "rounds.csv")
+
+
+def run_replicate(settings: Settings, split: Split, replicate: int, resume: bool) -> list[str]:
+    """Run every searcher once, one after the other; return a line of text about each."""
+    if settings.jobs > 1:
+        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
+    with Cache(settings.out / "cache.sqlite") as cache:
+        return [run_search(settings, split, cache, name, replicate, resume) for name in settings.searchers]
+
+
+def run_search(settings: Settings, split: Split, cache: Cache, name: str, replicate: int, resume: bool) -> str:
+    """Run one searcher and write what it did; return a line of text about it."""
+    checkpoint = settings.runs / f"{name}-{replicate}.sqlite"
+    if not resume:
+        for old in settings.runs.glob(f"{name}-{replicate}.*"):
+            old.unlink()
+    core = LossEvaluator(
+        split,
+        make_trainer(settings.model, settings.protocol, settings.device),
+        epochs=1,
+        seed=training_seed(settings.seed, replicate),
+        cache=cache,
+    )
+    step_trainer = make_trainer(settings.model, long_protocol(settings.protocol), settings.device)
+    rounds = None if settings.candidates else settings.rounds
+    evaluator = alternating(core, step_trainer, rounds, settings.samples)
+    searcher = alternating_searcher(name, grammar_of(settings.protocol), evaluator, replicate)
+    # Where rounds end the run, no more samples than these can come before their end.
+    most = settings.candidates or 2 * (settings.samples + searcher.proposals_per_round) * settings.rounds
+    result = searcher.run(Budget(candidates=most), checkpoint=checkpoint)
+    if result.stopped == "interrupted":
+        raise RuntimeError(f"interrupted in {name}, seed {replicate}; add --resume to go on from there")
+    if not evaluator.history:
+        raise ValueError(
+            f"{name}, seed {replicate}, trained {most} losses before its first round ended: allow more"
+        )
+    history = pd.DataFrame([asdict(step) for step in evaluator.history])
+    report.write_csv_atomic(history, settings.runs / f"{name}-{replicate}.rounds.csv")
+    result.save(settings.runs / f"{name}-{replicate}.json")
+    counts = result.counts
+    return (
+        f"{name} trained {counts['trained']} of {counts['proposals']} samples in {len(history)} rounds and "
+        f"{result.elapsed[-1]:.0f} s; the recommender's validation AUC is {evaluator.start_value:.4f}"
+    )
+
+
+def steps(history: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
+    """A row a round, as `gploss.plots.efficiency` takes it: what the recommender has reached, and at what cost."""
+    frames = []
+    for (name, seed), run in history.groupby(["searcher", "seed"], sort=False):
+        own = evaluations[(evaluations["searcher"] == name) & (evaluations["seed"] == seed)]
+        last = run["samples"].cumsum().to_numpy() - 1
+        frame = pd.DataFrame({"searcher": name, "seed": seed, "step": run["round"], "reward": run["end"]})
+        frame["status"] = Status.TRAINED.value
+        frame["candidate"] = run["trained"].cumsum()
+        frame["elapsed"] = own["elapsed"].to_numpy()[last]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def finished_runs(settings: Settings) -> list[tuple[str, int]]:
@@ -134,7 +185,9 @@ def check(settings: Settings, console: Console) -> None:
     for name, replicate in finished_runs(settings):
         result = SearchResult.load(settings.runs / f"{name}-{replicate}.json")
         history = pd.read_csv(settings.runs / f"{name}-{replicate}.rounds.csv")
-        starts = np.repeat(history["start"].to_numpy(), history["samples"].to_numpy())
+        ended = np.repeat(history["start"].to_numpy(), history["samples"].to_numpy())
+        # a search that trained its last candidate may have left a round unfinished: it started where the last ended
+        starts = np.append(ended, np.full(len(result.records) - len(ended), history["end"].iloc[-1]))
         for evaluation, start in zip(result.records, starts, strict=True):
             if evaluation.status is Status.TRAINED:
                 _add(met, evaluation, float(start), name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 from alternating_search import Settings, check, search, survivors
-from common import long_epochs, published, read_losses, searcher_names
+from common import default_jobs, long_epochs, published, read_losses, searcher_names
 from effect_test import try_losses
 from rich.console import Console
 
@@ -36,6 +36,7 @@ PUBLISHED = "published"
 @click.option(
     "--rounds", type=click.IntRange(1), default=50, help="Rounds of the search: steps of the recommender."
 )
+@click.option("--candidates", type=click.IntRange(1), help="End a search at so many trained losses, not by rounds.")
 @click.option("--samples", type=click.IntRange(1), default=100, help="Samples of a round.")
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Searches of each searcher.")
 @click.option("--survivors", type=click.IntRange(1), default=64, help="Most losses that phase 3 trains to the end.")
@@ -48,6 +49,7 @@ PUBLISHED = "published"
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results/autolossgen"), help="Folder to write."
 )
+@click.option("--jobs", type=click.IntRange(0), default=0, help="Seeds at the same time; 0: as many as cores.")
 @click.option("--resume", is_flag=True, help="Go on with the searches in the folder, where they are unfinished.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the whole experiment.")
 def main(
@@ -57,6 +59,7 @@ def main(
     losses: str | None,
     resume: bool,
     epochs: int,
+    jobs: int,
     **options: Any,
 ) -> None:
     """Search losses as AutoLossGen does, check them, and train with them from scratch."""
@@ -69,7 +72,13 @@ def main(
     if losses is not None and set(phase) - {"3"}:
         raise click.ClickException("--losses is for phase 3 alone: leave --phase out, or give --phase 3")
     chosen = PROTOCOLS[protocol]
-    settings = Settings(protocol=chosen, searchers=names, epochs=epochs or long_epochs(chosen), **options)
+    settings = Settings(
+        protocol=chosen,
+        searchers=names,
+        epochs=epochs or long_epochs(chosen),
+        jobs=jobs or default_jobs(options["device"], options["seeds"]),
+        **options,
+    )
     try:
         run(settings, phases=phase or ("1", "2", "3"), losses=losses, resume=resume)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
@@ -88,7 +97,7 @@ def run(settings: Settings, *, phases: Sequence[str], losses: str | None, resume
             try_losses(settings, split, cache, given, console)
             return
         if "1" in phases:
-            search(settings, split, cache, resume=resume, console=console)
+            search(settings, split, resume=resume, console=console)
         if "2" in phases:
             check(settings, console)
         if "3" in phases:

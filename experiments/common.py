@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from joblib import cpu_count
 
 import rl.searcher  # noqa: F401 (registers the searcher "rl")
 from gploss import plots
@@ -62,6 +63,11 @@ def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
     """
     factory: ModelFactory = functools.partial(MODELS[model_name], initialization=protocol.initialization)
     return choose_trainer(factory, protocol, device=device)
+
+
+def default_jobs(device: str, seeds: int) -> int:
+    """Return how many seeds run at the same time: as many as cores, but on a GPU one after the other."""
+    return 1 if device.startswith("cuda") else min(seeds, cpu_count())
 
 
 def grammar_of(protocol: Protocol) -> Grammar:

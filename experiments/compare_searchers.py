@@ -21,8 +21,8 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from common import NamedLoss, grammar_of, loss_curves, make_trainer
-from joblib import Parallel, cpu_count, delayed
+from common import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer
+from joblib import Parallel, delayed
 from rich.console import Console
 
 from gploss import plots, report
@@ -124,7 +124,7 @@ def main(searchers: str, protocol: str, out: Path, resume: bool, jobs: int, **op
     try:
         for name in names:
             SEARCHERS[name]
-        jobs = jobs or (1 if options["device"].startswith("cuda") else min(options["seeds"], cpu_count()))
+        jobs = jobs or default_jobs(options["device"], options["seeds"])
         settings = Settings(searchers=names, protocol=PROTOCOLS[protocol], out=out, jobs=jobs, **options)
         run(settings, resume=resume)
     except KeyboardInterrupt:

@@ -42,8 +42,8 @@ def finished(main: click.Command, ratings: Path, tmp_path_factory: pytest.TempPa
 def test_writes_tables_and_plots(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names > {
-        "rounds.csv", "rounds.png", "filters.png", "valid.csv", "ranking.csv", "effectiveness.csv", "losses.png",
-        "found.csv", "confirmation.csv", "summary.md", "settings.json",
+        "rounds.csv", "rounds.png", "filters.png", "efficiency.png", "valid.csv", "ranking.csv",
+        "effectiveness.csv", "losses.png", "found.csv", "confirmation.csv", "summary.md", "settings.json",
     }  # fmt: skip
     rounds = pd.read_csv(finished / "rounds.csv")
     assert rounds.groupby(["searcher", "seed"]).size().to_dict() == {("genetic", 0): 2, ("rl", 0): 2}
@@ -81,6 +81,27 @@ def test_interrupted_and_resumed_search_equals_an_unbroken_one(
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "rounds.csv"), expected)
     assert run(main, *small(ratings, tmp_path, "--phase", "2")).exit_code == 0
     assert (tmp_path / "valid.csv").exists()
+
+
+def test_searches_of_so_many_candidates_do_not_depend_on_jobs(
+    main: click.Command, ratings: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        equal = ["--searcher", "random", "--phase", "1", "--phase", "2", "--protocol", "standard"]
+        options = small(ratings, out, *equal, "--candidates", "70", "--seeds", "2", "--jobs", jobs)
+        assert run(main, *options).exit_code == 0
+        tables.append(pd.read_csv(out / "rounds.csv"))
+        assert pd.read_csv(out / "valid.csv")["times"].sum() == 2 * 70
+    pd.testing.assert_frame_equal(*tables)
+    assert (tables[0].groupby("seed")["trained"].sum() <= 70).all()
+
+
+def test_a_budget_below_one_round_gets_a_plain_error(main: click.Command, ratings: Path, tmp_path: Path) -> None:
+    options = small(ratings, tmp_path, "--searcher", "random", "--candidates", "1", "--jobs", "1")
+    outcome = run(main, *options)
+    assert outcome.exit_code == 1 and "allow more" in outcome.output and "Traceback" not in outcome.output
 
 
 def test_phase_three_alone_on_losses_given_as_text(main: click.Command, ratings: Path, tmp_path: Path) -> None:
