@@ -159,11 +159,17 @@ class AskTellSearcher(Searcher):
     def value(self, evaluation: Evaluation) -> float:
         """Return what an evaluation is worth to the search: higher is better.
 
-        Failures have the value that `reward` gives them. Within `_tell` the reward filter has been applied, once
-        to each evaluation that has a reward.
+        Failures have the value that `reward` gives them, but never more than a loss that the reward filter turns
+        down: otherwise a search would learn to fail. Within `_tell` the reward filter has been applied, once to
+        each evaluation that has a reward.
         """
         filtered = self._values.get(id(evaluation))
-        return self.reward.value(evaluation) if filtered is None else filtered
+        if filtered is not None:
+            return filtered
+        value = self.reward.value(evaluation)
+        if evaluation.reward is None and self.reward_filter is not None:
+            return min(value, self.reward_filter.turned_down_value)
+        return value
 
     # What everybody may call.
 

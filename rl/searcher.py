@@ -61,7 +61,7 @@ class RLSearcher(AskTellSearcher):
     - The baseline starts with the first reward, moves with every sample, failures included, and is subtracted
       before it moves. (In the code it starts at the warm model's AUC, moves with rewards that pass the baseline
       filter, and moves first. The filter itself is ``reward_filter`` here.)
-    - Failure is worth what the reward policy says. (In the code, -1.)
+    - Failure is worth what the reward policy says, or -1 under the reward filter. (In the code, always -1.)
     - A round of proposals is larger than an update, to fill the batches of the trainer, so that samples may
       come from a policy that is a few updates old. ``proposals_per_round = samples_per_update`` avoids that.
     - All weights start uniform in (-0.1, 0.1), and the LSTM has one bias vector. (The code leaves its two bias

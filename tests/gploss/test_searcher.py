@@ -271,7 +271,8 @@ def test_the_filter_is_applied_once_to_each_evaluation_with_a_reward() -> None:
     searcher = Fixed(SMALL, SyntheticEvaluator(), reward_filter=reward_filter)
     evaluations = evaluations_for_values()
     searcher.tell(evaluations)
-    assert searcher.values == [0.7, 0.0, 0.0, -1.0]
+    # Nothing that failed is worth more than what was turned down: a search must not learn to fail.
+    assert searcher.values == [0.7, -1.0, -1.0, -1.0]
     assert searcher.turned_down == 1
     assert reward_filter.baseline == pytest.approx(0.52)
     # Outside of tell the filter is left alone.
