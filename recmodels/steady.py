@@ -1,8 +1,8 @@
 """Layers whose results have the same bits wherever in a stack a member stands, for any size of the stack.
 
 torch promises no such thing: its batch normalisation adds up in as many parts as there are threads, and its matrix
-products choose other instructions for one matrix than for several, and for memory that is not aligned. What is here
-does not depend on the number of threads either.
+products choose other instructions for one matrix than for several, and for memory that is not aligned. On the CPU
+`recmodels.layer_kernels` computes the layers, which is also faster; elsewhere torch does, on aligned memory.
 """
 
 from __future__ import annotations
@@ -10,61 +10,107 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
+
+from recmodels.compiled import load_compiled
 
 #: Numbers in 64 bytes. Matrices with rows of a multiple of this are aligned wherever they stand in a stack.
 _ALIGNED: Final = 16
 
+Gradients = tuple[torch.Tensor | None, ...]
+
 
 class SteadyLinear(torch.nn.Linear):
-    """`torch.nn.Linear` on aligned memory: zeros fill up the rows of all matrices."""
+    """`torch.nn.Linear`, one product a member."""
 
     members: bool = False
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return values @ weight.T + bias, (..., outputs), of (..., inputs); with the members in front of all."""
-        more_inputs, more_outputs = -self.in_features % _ALIGNED, -self.out_features % _ALIGNED
-        lead = len(values) if self.members else 1
-        rows = values.reshape(lead, -1, self.in_features) if self.members else values.reshape(-1, self.in_features)
-        weight: torch.Tensor = self.weight.clone(memory_format=torch.contiguous_format)
-        bias: torch.Tensor = weight.new_zeros(weight.shape[:-1]) if self.bias is None else self.bias
-        if more_inputs:
-            rows, weight = pad(rows, (0, more_inputs)), pad(weight, (0, more_inputs))
-        if more_outputs:
-            weight, bias = pad(weight, (0, 0, 0, more_outputs)), pad(bias, (0, more_outputs))
-        apply = cast(Callable[..., torch.Tensor], _Affine.apply)
-        products = apply(rows, weight, bias)
-        if more_outputs:
-            products = products[..., : self.out_features]
+        lead = (len(values), -1) if self.members else (-1,)
+        rows = values.reshape(*lead, self.in_features)
+        bias: torch.Tensor = self.weight.new_zeros(self.weight.shape[:-1]) if self.bias is None else self.bias
+        affine = _Affine.apply if self.members else _MappedAffine.apply
+        products = cast(Callable[..., torch.Tensor], affine)(rows, self.weight, bias)
         return products.reshape(*values.shape[:-1], self.out_features)
 
 
+def _is_compiled(tensor: torch.Tensor) -> bool:
+    """Whether the compiled layers take a tensor."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
 class _Affine(torch.autograd.Function):
-    """Rows @ weight.T + bias with gradients that lie in memory as the weights do."""
+    """Rows @ weight.T + bias, for each of M members."""
 
     @staticmethod
-    def forward(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Return (..., B, outputs) of rows (..., B, inputs), weight (..., outputs, inputs), bias (..., outputs)."""
-        if rows.ndim == 3:
-            return torch.baddbmm(bias.unsqueeze(-2), rows, weight.mT)
-        return rows @ weight.mT + bias.unsqueeze(-2)
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Return (M, B, outputs) of rows (M, B, inputs), weight (M, outputs, inputs) and bias (M, outputs)."""
+        if _is_compiled(rows):
+            rows, weight = rows.contiguous(), _one_after_the_other(weight)
+            ctx.save_for_backward(rows, weight)
+            return _affine_compiled(rows, weight, _one_after_the_other(bias))
+        ctx.outputs, ctx.inputs = weight.shape[1:]
+        rows, weight = _padded(rows, 1), _padded(weight.clone(memory_format=torch.contiguous_format), 2)
+        ctx.save_for_backward(rows, weight)
+        return torch.baddbmm(_padded(bias, 1).unsqueeze(1), rows, weight.mT)[..., : ctx.outputs]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Gradients:
+        """Return the gradients of rows (None where it is not needed), weight and bias."""
+        (gradient,) = gradients
         rows, weight = ctx.saved_tensors
-        to_rows = gradient @ weight if ctx.needs_input_grad[0] else None
-        return to_rows, gradient.mT @ rows, gradient.sum(-2)
+        if _is_compiled(rows):
+            return _affine_gradients(gradient.contiguous(), rows, weight, ctx.needs_input_grad[0])
+        gradient = _padded(gradient, 1)
+        to_rows = (gradient @ weight)[..., : ctx.inputs] if ctx.needs_input_grad[0] else None
+        to_weight = (gradient.mT @ rows)[:, : ctx.outputs, : ctx.inputs]
+        return to_rows, to_weight, gradient.sum(1)[:, : ctx.outputs]
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Put the members in front; `forward` and `backward` take any leading dimensions."""
-        apply = cast(Callable[..., torch.Tensor], _Affine.apply)
-        return apply(*_members_first(info, in_dims, inputs)), 0
+
+def _one_after_the_other(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight (M, ...) whose members are contiguous each; there may be something between them."""
+    return weight if weight[0].is_contiguous() else weight.contiguous()
+
+
+def _flat(weight: torch.Tensor) -> Any:
+    """Return all memory from the first member's first number to the last one's last, as a 1-d array."""
+    length = (len(weight) - 1) * weight.stride(0) + weight[0].numel()
+    return weight.detach().as_strided((length,), (1,)).numpy()
+
+
+def _affine_compiled(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    members, count, inputs = rows.shape
+    outputs = weight.shape[1]
+    result = torch.empty(members, count, outputs)
+    load_compiled("layer_kernels").affine(
+        _flat(rows), _flat(weight), weight.stride(0), _flat(bias), bias.stride(0),
+        members, count, inputs, outputs, np.empty(inputs * outputs, np.float32), _flat(result),
+    )  # fmt: skip
+    return result
+
+
+def _affine_gradients(
+    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, wants_rows: bool
+) -> Gradients:
+    members, count, inputs = rows.shape
+    outputs = weight.shape[1]
+    to_rows = torch.empty(rows.shape) if wants_rows else None
+    to_weight, to_bias = torch.empty(weight.shape), torch.empty(members, outputs)
+    load_compiled("layer_kernels").affine_gradients(
+        _flat(gradient), _flat(rows), _flat(weight), weight.stride(0), members, count, inputs, outputs,
+        np.zeros(inputs, np.float32), np.empty(0, np.float32) if to_rows is None else _flat(to_rows),
+        _flat(to_weight), _flat(to_bias),
+    )  # fmt: skip
+    return to_rows, to_weight, to_bias
+
+
+def _padded(tensor: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """Fill up the last one or two dimensions with zeros, to aligned sizes."""
+    more = [-size % _ALIGNED for size in reversed(tensor.shape[-dimensions:])]
+    return pad(tensor, [amount for size in more for amount in (0, size)]) if any(more) else tensor
 
 
 def _members_first(
@@ -77,6 +123,28 @@ def _members_first(
     ]
 
 
+class _Mapped(torch.autograd.Function):
+    """What `torch.vmap` turns into a function of all members; it is of no use outside of it."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        raise NotImplementedError("this is a function of members, to be called within torch.vmap")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save nothing: gradients go through the function of all members."""
+
+
+class _MappedAffine(_Mapped):
+    """`_Affine` of one member within `torch.vmap`."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Put the members in front."""
+        affine = cast(Callable[..., torch.Tensor], _Affine.apply)
+        return affine(*_members_first(info, in_dims, inputs)), 0
+
+
 class _Normalise(torch.autograd.Function):
     """Batch normalisation by a batch's own mean and variance, its derivative in closed form.
 
@@ -85,47 +153,62 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+        ctx: Any, values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, ...]:
-        """Return result and standardised values (..., B, channels), mean, variance and scale (..., 1, channels)."""
-        mean = values.mean(-2, keepdim=True)
-        standard = values - mean
-        variance = standard.square().mean(-2, keepdim=True)
-        spread = torch.rsqrt(variance + eps)
-        standard = standard.mul_(spread)
-        result = torch.addcmul(bias.unsqueeze(-2), standard, weight.unsqueeze(-2))
-        return result, standard, mean, variance, spread * weight.unsqueeze(-2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-        _, standard, mean, variance, scale = output
-        ctx.mark_non_differentiable(standard, mean, variance, scale)
-        ctx.save_for_backward(standard, scale)
+        """Return the result, as the values (M, B, channels), and mean and variance, as the weight (M, channels)."""
+        weight = weight.contiguous()
+        if _is_compiled(values):
+            values = values.contiguous()
+            result = torch.empty(values.shape)
+            mean, variance, spread = torch.empty(3, *weight.shape)
+            load_compiled("layer_kernels").normalise(
+                values.numpy(), weight.numpy(), bias.contiguous().numpy(), np.float32(eps),
+                mean.numpy(), variance.numpy(), spread.numpy(), result.numpy(),
+            )  # fmt: skip
+        else:
+            mean = values.mean(1)
+            centred = values - mean.unsqueeze(1)
+            variance = centred.square().mean(1)
+            spread = torch.rsqrt(variance + eps)
+            result = torch.addcmul(bias.unsqueeze(1), centred, (spread * weight).unsqueeze(1))
+        ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(values, weight, mean, spread)
+        return result, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor, *_: None) -> tuple[torch.Tensor | None, ...]:
-        standard, scale = ctx.saved_tensors
-        count = standard.shape[-2]
-        to_bias = gradient.sum(-2, keepdim=True)
-        to_weight = (gradient * standard).sum(-2, keepdim=True)
-        centred = torch.addcmul(gradient, standard, to_weight, value=-1 / count).sub_(to_bias, alpha=1 / count)
-        return centred.mul_(scale), to_weight.squeeze(-2), to_bias.squeeze(-2), None
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> Gradients:
+        """Return the gradients of values, weight and bias."""
+        gradient = gradients[0]
+        assert gradient is not None
+        values, weight, mean, spread = ctx.saved_tensors
+        if _is_compiled(values):
+            to_values = torch.empty(values.shape)
+            to_weight, to_bias = torch.empty(2, *weight.shape)
+            load_compiled("layer_kernels").normalise_gradients(
+                gradient.contiguous().numpy(), values.numpy(), weight.numpy(), mean.numpy(), spread.numpy(),
+                to_values.numpy(), to_weight.numpy(), to_bias.numpy(),
+            )  # fmt: skip
+            return to_values, to_weight, to_bias, None
+        count = values.shape[1]
+        standard = (values - mean.unsqueeze(1)) * spread.unsqueeze(1)
+        to_bias = gradient.sum(1)
+        to_weight = (gradient * standard).sum(1)
+        centred = torch.addcmul(gradient, standard, to_weight.unsqueeze(1), value=-1 / count)
+        centred = centred.sub_(to_bias.unsqueeze(1), alpha=1 / count)
+        return centred.mul_((spread * weight).unsqueeze(1)), to_weight, to_bias, None
+
+
+class _MappedNormalise(_Mapped):
+    """`_Normalise` of one member within `torch.vmap`."""
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
-        """Put the members in front; `forward` and `backward` take any leading dimensions."""
-        values, weight, bias = _members_first(info, in_dims[:3], inputs[:3])
-        return _normalise(values, weight, bias, inputs[3]), (0, 0, 0, 0, 0)
-
-
-def _normalise(
-    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, ...]:
-    apply = cast(Callable[..., tuple[torch.Tensor, ...]], _Normalise.apply)
-    return apply(values, weight, bias, eps)
+        """Put the members in front."""
+        normalise = cast(Callable[..., tuple[torch.Tensor, ...]], _Normalise.apply)
+        return normalise(*_members_first(info, in_dims[:3], inputs[:3]), inputs[3]), (0, 0, 0)
 
 
 class SteadyBatchNorm(torch.nn.BatchNorm1d):
@@ -147,8 +230,11 @@ class SteadyBatchNorm(torch.nn.BatchNorm1d):
         if not self.training:
             scale = (self.weight * torch.rsqrt(self.running_var + self.eps)).unsqueeze(-2)
             return torch.addcmul(self.bias.unsqueeze(-2), values - self.running_mean.unsqueeze(-2), scale)
-        result, _, mean, variance, _ = _normalise(values, self.weight, self.bias, self.eps)
-        self._follow(mean.squeeze(-2), variance.squeeze(-2), values.shape[-2])
+        normalise = cast(
+            Callable[..., tuple[torch.Tensor, ...]], (_Normalise if self.members else _MappedNormalise).apply
+        )
+        result, mean, variance = normalise(values, self.weight, self.bias, self.eps)
+        self._follow(mean, variance, values.shape[-2])
         return result
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gploss.kernel_template import BLOCK, run_block
-from recmodels.fused.vectors import LANES, bounded, load, multiply_add, spread, square_root, store, total, zero_if
+from recmodels.vectors import LANES, bounded, load, multiply_add, spread, square_root, store, total, zero_if
 
 WIDTH = 64  # @width
 ZERO = np.float32(0)

@@ -17,15 +17,15 @@ import torch
 from gploss.kernels import fill_template, import_source, load_kernels
 from gploss.program import Program
 from gploss.terminals import TERMINALS
+from recmodels.compiled import vectors_source
 from recmodels.fused.orders import Order
-from recmodels.fused.vectors import LANES
 from recmodels.protocol import Protocol
 from recmodels.trainer import Member
+from recmodels.vectors import LANES
 
 Floats = npt.NDArray[np.float32]
 
 _SOURCE: Final = Path(__file__).with_name("mf_kernel.py")
-_VECTORS: Final = Path(__file__).with_name("vectors.py")
 
 _LINE: Final = 64  # bytes that the processor moves at a time
 
@@ -279,7 +279,7 @@ def load_kernel(width: int) -> ModuleType:
 def _load_kernel(width: int, interpreter: str) -> ModuleType:
     source = _SOURCE.read_text().replace("from gploss.kernel_template import", f"from {interpreter} import")
     source = fill_template(source, {"width": [f"WIDTH = {width}"]})
-    return import_source("gploss_fused_mf", source, depends_on=_VECTORS.read_text())
+    return import_source("gploss_fused_mf", source, depends_on=vectors_source())
 
 
 def _corrections(kernel: Any) -> Floats:

@@ -24,7 +24,6 @@ from recmodels.base import Batch, ModelFactory, build_model
 from recmodels.fused import trainer as fused
 from recmodels.fused.orders import Orders, batch_bounds
 from recmodels.fused.trainer import FusedTrainer, can_train
-from recmodels.fused.vectors import LANES, bounded, load, multiply_add, spread, square_root, store, total, zero_if
 from recmodels.fused.workspace import aligned
 from recmodels.interactions import Interactions
 from recmodels.models.deep_model import DeepModel
@@ -32,6 +31,7 @@ from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD, Protocol
 from recmodels.stacked import StackedTrainer
 from recmodels.trainer import Member, Outcome, TrainReport
+from recmodels.vectors import LANES, bounded, load, multiply_add, spread, square_root, store, total, zero_if
 from tests.recmodels.trainer_contract import (
     ALL,
     LOSSES,

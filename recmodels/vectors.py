@@ -28,7 +28,8 @@ from numba.extending import intrinsic, models, overload, register_model
 LANES: Final = 16
 
 _REAL: Final = ir.FloatType()
-_VECTOR: Final = ir.VectorType(_REAL, LANES)
+#: The same as LLVM's type.
+VECTOR_IR: Final = ir.VectorType(_REAL, LANES)
 
 
 class _VectorType(types.Type):
@@ -44,7 +45,7 @@ VECTOR: Final = _VectorType()
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, numba_type) -> None:
-        super().__init__(manager, numba_type, _VECTOR)
+        super().__init__(manager, numba_type, VECTOR_IR)
 
 
 def _pointer(context, builder, array_type, array, row, column) -> Any:
@@ -52,13 +53,19 @@ def _pointer(context, builder, array_type, array, row, column) -> Any:
     struct = context.make_array(array_type)(context, builder, array)
     width = builder.extract_value(struct.shape, 1)
     offset = builder.add(builder.mul(row, width), column)
-    return builder.bitcast(builder.gep(struct.data, [offset]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(struct.data, [offset]), VECTOR_IR.as_pointer())
 
 
-def _call(builder, name: str, arguments) -> Any:
+def call_ir(builder, name: str, arguments) -> Any:
     """Call one of LLVM's functions of vectors."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(arguments))
+    kind = ir.FunctionType(VECTOR_IR, [VECTOR_IR] * len(arguments))
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def spread_ir(builder, number) -> Any:
+    """Write code for a vector of 16 times the same number."""
+    first = builder.insert_element(ir.Constant(VECTOR_IR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 @intrinsic
@@ -89,10 +96,7 @@ def spread(typing_context, number):
     """Return a vector of 16 times the same number."""
 
     def generate(context, builder, signature, arguments):
-        first = builder.insert_element(
-            ir.Constant(_VECTOR, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0)
-        )
-        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+        return spread_ir(builder, arguments[0])
 
     return VECTOR(types.float32), generate
 
@@ -102,7 +106,7 @@ def multiply_add(typing_context, a, b, c):
     """Return a * b + c, rounded once where the machine can."""
 
     def generate(context, builder, signature, arguments):
-        return _call(builder, "llvm.fmuladd.v16f32", arguments)
+        return call_ir(builder, "llvm.fmuladd.v16f32", arguments)
 
     return VECTOR(VECTOR, VECTOR, VECTOR), generate
 
@@ -113,7 +117,9 @@ def zero_if(typing_context, condition, vector):
 
     def generate(context, builder, signature, arguments):
         number, vector = arguments
-        return builder.select(builder.icmp_signed("!=", number, number.type(0)), ir.Constant(_VECTOR, None), vector)
+        return builder.select(
+            builder.icmp_signed("!=", number, number.type(0)), ir.Constant(VECTOR_IR, None), vector
+        )
 
     return VECTOR(types.int64, VECTOR), generate
 
@@ -136,7 +142,7 @@ def square_root(typing_context, vector):
     """Return the square root of each number."""
 
     def generate(context, builder, signature, arguments):
-        return _call(builder, "llvm.sqrt.v16f32", arguments)
+        return call_ir(builder, "llvm.sqrt.v16f32", arguments)
 
     return VECTOR(VECTOR), generate
 

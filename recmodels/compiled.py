@@ -1,0 +1,33 @@
+"""Sources that numba compiles, cached on disk under a hash of all that they are made of."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from gploss.kernels import import_source
+
+_VECTORS: Final = Path(__file__).with_name("vectors.py")
+
+
+def vectors_source() -> str:
+    """Return what compiled code depends on where it imports `recmodels.vectors`."""
+    return _VECTORS.read_text()
+
+
+@cache
+def load_compiled(name: str) -> ModuleType:
+    """Import a source of this package from the cache of compiled kernels.
+
+    numba's own cache would find an old kernel again after `recmodels.vectors` has changed.
+
+    Args:
+        name: of a file in this folder, without its ending; it may import `recmodels.vectors`.
+
+    Raises:
+        gploss.kernels.KernelError: the cache folder cannot be written.
+    """
+    source = _VECTORS.with_name(f"{name}.py").read_text()
+    return import_source(f"gploss_{name}", source, depends_on=vectors_source())
