@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
+
+import torch
 
 from gploss.kernels import import_source
 
@@ -31,3 +33,9 @@ def load_compiled(name: str) -> ModuleType:
     """
     source = _VECTORS.with_name(f"{name}.py").read_text()
     return import_source(f"gploss_{name}", source, depends_on=vectors_source())
+
+
+def flat_array(tensor: torch.Tensor) -> Any:
+    """Return a tensor's memory from its first number to its last one, as an array of one dimension."""
+    length = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.detach().as_strided((length,), (1,)).numpy()

@@ -48,15 +48,11 @@ def feeds(
 
 
 def _on_cpu(train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice]) -> Iterator[Feed]:
-    device = torch.device("cpu")
-    for batch in batches:
-        rows = order[batch]
-        ids = {"user": train.users[rows], "item": train.items[rows]}
-        yield Feed(
-            Batch(torch.from_numpy(ids["user"]), torch.from_numpy(ids["item"])),
-            torch.from_numpy(train.labels[rows]),
-            {field: Places.of(own, device) for field, own in ids.items()},
-        )
+    users, items = train.users[order], train.items[order]
+    labels = torch.from_numpy(train.labels[order])
+    places = Places.of_batches(users, batches), Places.of_batches(items, batches)
+    for batch, user, item in zip(batches, *places, strict=True):
+        yield Feed(Batch(user.ids, item.ids), labels[batch], {"user": user, "item": item})
 
 
 def on_device(

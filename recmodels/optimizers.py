@@ -1,19 +1,20 @@
 """Optimiser steps on stacked weights: M members at once, each with its own rate and decay.
 
 Embedding tables have shape (rows, M, d) and are updated only where a batch touches them; all other weights have
-shape (M, ...). The steps are those of `torch.optim.SGD` and `torch.optim.Adagrad`, applied to those rows.
+shape (M, ...). The steps are those of `torch.optim.SGD` and `torch.optim.Adagrad`, applied to those rows. Here
+torch takes them, on any device; `recmodels.compiled_optimizer` does on the CPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from recmodels import row_kernels
 from recmodels.protocol import Protocol
 
 _DENSE: Final = "dense"  # weights that every batch touches, as a table of one row
@@ -40,21 +41,31 @@ class Places:
     @staticmethod
     def of(ids: npt.NDArray[np.int64], device: torch.device) -> Places:
         """Sort the ids of a batch, shape (B,)."""
-        order = np.argsort(ids, kind="stable")
+        (here,) = Places.of_batches(ids, [slice(0, len(ids))])
+        there = {name: getattr(here, name).to(device) for name in ("ids", "distinct", "inverse")}
+        return replace(here, **there)
+
+    @staticmethod
+    def of_batches(ids: npt.NDArray[np.int64], batches: Sequence[slice]) -> list[Places]:
+        """Sort the ids of an epoch, shape (N,), batch by batch, for the CPU."""
+        sizes = np.array([batch.stop - batch.start for batch in batches])
+        firsts = np.cumsum(sizes) - sizes
+        batch_of = np.repeat(np.arange(len(batches)), sizes)
+        order = np.argsort(batch_of * (ids.max() + 1) + ids, kind="stable")
         ascending = ids[order]
-        first = np.empty(len(ids), np.bool_)
-        first[0] = True
-        np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
-        starts = np.append(np.flatnonzero(first), len(ids))
-        inverse = np.empty(len(ids), np.int64)
-        inverse[order] = np.cumsum(first) - 1
-        return Places(
-            torch.from_numpy(ids).to(device),
-            torch.from_numpy(ascending[first]).to(device),
-            torch.from_numpy(inverse).to(device),
-            order,
-            starts,
-        )
+        is_first = np.ones(len(ids), np.bool_)
+        is_first[1:] = (ascending[1:] != ascending[:-1]) | (batch_of[1:] != batch_of[:-1])
+        begins = np.flatnonzero(is_first)
+        bounds = np.searchsorted(begins, np.append(firsts, len(ids)))
+        inverse = np.empty_like(ids)
+        inverse[order] = np.cumsum(is_first) - 1 - bounds[batch_of]
+        order -= firsts[batch_of]
+        ids_there, distinct, inverse_there = (torch.from_numpy(part) for part in (ids, ascending[begins], inverse))
+        places = []
+        for batch, first, size, low, high in zip(batches, firsts, sizes, bounds, bounds[1:], strict=False):
+            starts = np.append(begins[low:high] - first, size)
+            places.append(Places(ids_there[batch], distinct[low:high], inverse_there[batch], order[batch], starts))
+        return places
 
 
 class Optimizer:
@@ -87,7 +98,6 @@ class Optimizer:
         if protocol.optimizer not in ("sgd", "adagrad"):
             raise ValueError(f"optimizer {protocol.optimizer!r} is known to the fused trainer only; use 'adagrad'")
         self.protocol = protocol
-        self.on_cpu = device.type == "cpu"
         self.is_sgd = protocol.optimizer == "sgd"
         self.clip = np.inf if protocol.gradient_clip is None else protocol.gradient_clip
         self.rates = learning_rates.to(device, torch.float32)
@@ -108,18 +118,10 @@ class Optimizer:
 
     def read_rows(self, name: str, table: torch.Tensor, places: Places) -> torch.Tensor:
         """Return each sample's row, (M, B, d), as it stands before this step."""
-        if self.is_sgd and self.on_cpu:
-            rows = torch.empty((table.shape[1], len(places.ids), table.shape[2]))
-            done = self._steps_done(name, table)
-            row_kernels.read_rows(
-                table.numpy(), places.ids.numpy(), done.numpy(), self.step, self.shrink.numpy(), rows.numpy()
-            )
-            return rows
+        rows = table.index_select(0, places.ids)
         if self.is_sgd:
-            done = self._steps_done(name, table)
-            rows = self._catch_up(table.index_select(0, places.ids), done.index_select(0, places.ids))
-            return rows.transpose(0, 1).contiguous()
-        return table.index_select(0, places.ids).transpose(0, 1).contiguous()
+            rows = self._catch_up(rows, self._steps_done(name, table).index_select(0, places.ids))
+        return rows.transpose(0, 1).contiguous()
 
     def step_rows(
         self,
@@ -138,9 +140,6 @@ class Optimizer:
             places: of the batch in the table.
             gradients: (M, B, d), one a sample.
         """
-        if self.on_cpu:
-            self._step_rows_compiled(name, table, accumulator, places, gradients)
-            return
         shape = (len(places.distinct), *table.shape[1:])
         total = torch.zeros(shape, device=table.device).index_put_(
             (places.inverse,), gradients.transpose(0, 1), accumulate=True
@@ -157,23 +156,6 @@ class Optimizer:
             accumulator.index_copy_(0, places.distinct, own)
         table.index_copy_(0, places.distinct, stepped)
 
-    def _step_rows_compiled(
-        self,
-        name: str,
-        table: torch.Tensor,
-        accumulator: torch.Tensor | None,
-        places: Places,
-        gradients: torch.Tensor,
-    ) -> None:
-        where = (gradients.contiguous().numpy(), places.order, places.starts, places.distinct.numpy())
-        rates, decays, clip = self.rates.numpy(), self.decays.numpy(), np.float32(self.clip)
-        if accumulator is None:
-            done, shrink = self._steps_done(name, table).numpy(), self.shrink.numpy()
-            loss_decay = np.float32(self.protocol.loss_decay)
-            row_kernels.step_sgd(table.numpy(), *where, done, self.step, shrink, rates, decays, loss_decay, clip)
-        else:
-            row_kernels.step_adagrad(table.numpy(), accumulator.numpy(), *where, rates, decays, clip)
-
     def step_dense(self, weight: torch.Tensor, accumulator: torch.Tensor | None, gradient: torch.Tensor) -> None:
         """Step a weight of shape (M, P) that every batch touches, in place: a table of one row."""
         table = weight.unsqueeze(0)
@@ -189,7 +171,8 @@ class Optimizer:
         if self.is_sgd:
             for name, table in tables.items():
                 table.copy_(self._catch_up(table, self._steps_done(name, table)))
-        self.steps_done.clear()
+        for done in self.steps_done.values():
+            done.zero_()
         self.step = 0
 
     def keep_members(self, index: torch.Tensor) -> None:

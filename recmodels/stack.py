@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch.func import functional_call
@@ -86,6 +86,14 @@ class Stack:
         self._mapped = torch.vmap(partial(self._one, self._skeleton), in_dims=in_dims, randomness="same")
         self._leading = copy.deepcopy(self._skeleton)
         self._as_they_are = members_in_front(self._leading)
+        own = {*self.tables, *self._shapes, *self.buffers}
+        self._slots: list[tuple[dict[str, Any], str, str]] = [
+            (tensors, leaf, name)
+            for path, part in self._leading.named_modules()
+            for tensors in (part._parameters, part._buffers)
+            for leaf in tensors
+            if (name := f"{path}.{leaf}" if path else leaf) in own
+        ]
         self._members_can_lead = self._compare_ways()
 
     def __len__(self) -> int:
@@ -132,7 +140,13 @@ class Stack:
             name: weight.unsqueeze(1) if name in self._shapes and self._needs_room(name) else weight
             for name, weight in weights.items()
         }
-        return self._one(self._leading, shaped, buffers, batch)
+        if self._tied:
+            return self._one(self._leading, shaped, buffers, batch)
+        # What functional_call does, whose checks would take longer than the scores of a small batch.
+        both = {**shaped, **buffers}
+        for tensors, leaf, name in self._slots:
+            tensors[leaf] = both[name]
+        return cast(torch.Tensor, self._leading(batch))
 
     def _needs_room(self, name: str) -> bool:
         """Whether a parameter has to be (M, 1, ...), to stand beside (M, B, ...)."""

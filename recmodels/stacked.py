@@ -13,6 +13,7 @@ import torch
 from gploss.program import Program
 from recmodels.base import Batch, ModelFactory, build_model, describe_model
 from recmodels.chunk import Chunk, Record, check_fit, chunks, epoch_order, fit_halving, slices
+from recmodels.compiled_optimizer import CompiledOptimizer
 from recmodels.feed import Feed, feeds
 from recmodels.interactions import Interactions
 from recmodels.loss_kernels import LossKernel
@@ -171,7 +172,8 @@ class _Chunk(Chunk):
         rates = torch.tensor([member.learning_rate for member in self.members], dtype=torch.float64)
         decays = torch.tensor([member.weight_decay for member in self.members], dtype=torch.float64)
         steps = -(-len(self.train) // self.trainer.protocol.batch_size)
-        return Optimizer(self.trainer.protocol, rates, decays, steps, self.trainer.device)
+        kind = CompiledOptimizer if self.trainer.device.type == "cpu" else Optimizer
+        return kind(self.trainer.protocol, rates, decays, steps, self.trainer.device)
 
     def load(self, start: State) -> None:
         """Go on from states of 1 member for all, or of each."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from recmodels.compiled import load_compiled
+from recmodels.compiled import flat_array, load_compiled
 
 #: Numbers in 64 bytes. Matrices with rows of a multiple of this are aligned wherever they stand in a stack.
 _ALIGNED: Final = 16
@@ -75,19 +75,13 @@ def _one_after_the_other(weight: torch.Tensor) -> torch.Tensor:
     return weight if weight[0].is_contiguous() else weight.contiguous()
 
 
-def _flat(weight: torch.Tensor) -> Any:
-    """Return all memory from the first member's first number to the last one's last, as a 1-d array."""
-    length = (len(weight) - 1) * weight.stride(0) + weight[0].numel()
-    return weight.detach().as_strided((length,), (1,)).numpy()
-
-
 def _affine_compiled(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     members, count, inputs = rows.shape
     outputs = weight.shape[1]
     result = torch.empty(members, count, outputs)
     load_compiled("layer_kernels").affine(
-        _flat(rows), _flat(weight), weight.stride(0), _flat(bias), bias.stride(0),
-        members, count, inputs, outputs, np.empty(inputs * outputs, np.float32), _flat(result),
+        flat_array(rows), flat_array(weight), weight.stride(0), flat_array(bias), bias.stride(0),
+        members, count, inputs, outputs, np.empty(inputs * outputs, np.float32), flat_array(result),
     )  # fmt: skip
     return result
 
@@ -100,9 +94,10 @@ def _affine_gradients(
     to_rows = torch.empty(rows.shape) if wants_rows else None
     to_weight, to_bias = torch.empty(weight.shape), torch.empty(members, outputs)
     load_compiled("layer_kernels").affine_gradients(
-        _flat(gradient), _flat(rows), _flat(weight), weight.stride(0), members, count, inputs, outputs,
-        np.zeros(inputs, np.float32), np.empty(0, np.float32) if to_rows is None else _flat(to_rows),
-        _flat(to_weight), _flat(to_bias),
+        flat_array(gradient), flat_array(rows), flat_array(weight), weight.stride(0),
+        members, count, inputs, outputs, np.zeros(inputs, np.float32),
+        np.empty(0, np.float32) if to_rows is None else flat_array(to_rows),
+        flat_array(to_weight), flat_array(to_bias),
     )  # fmt: skip
     return to_rows, to_weight, to_bias
 

@@ -91,6 +91,34 @@ def store(typing_context, array, row, column, vector):
     return types.void(array, types.intp, types.intp, VECTOR), generate
 
 
+def _pointer_flat(context, builder, array_type, array, place) -> Any:
+    """Address of an element of a contiguous array of one dimension, with no test of the bounds."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [place]), VECTOR_IR.as_pointer())
+
+
+@intrinsic
+def load_flat(typing_context, array, place):
+    """Return 16 neighbours of a 1-d array, from `array[place]` on."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_pointer_flat(context, builder, signature.args[0], *arguments), align=4)
+
+    return VECTOR(array, types.intp), generate
+
+
+@intrinsic
+def store_flat(typing_context, array, place, vector):
+    """Write 16 neighbours of a 1-d array, from `array[place]` on."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer_flat(context, builder, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, VECTOR), generate
+
+
 @intrinsic
 def spread(typing_context, number):
     """Return a vector of 16 times the same number."""

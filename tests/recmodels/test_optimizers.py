@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recmodels.compiled_optimizer import CompiledOptimizer
 from recmodels.optimizers import Optimizer, Places
 from recmodels.protocol import PAPER, STANDARD, Protocol
 
 CPU = torch.device("cpu")
 ROWS, MEMBERS, WIDTH = 9, 3, 4
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.lists(st.integers(1, 6), min_size=1, max_size=9))
+def test_places_of_an_epochs_batches_are_those_of_each_batch(ids: list[int], sizes: list[int]) -> None:
+    bounds = [0, *(bound for bound in np.cumsum(sizes).tolist() if bound < len(ids)), len(ids)]
+    batches = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    everything = np.array(ids, np.int64)
+    for batch, places in zip(batches, Places.of_batches(everything, batches), strict=True):
+        own = Places.of(everything[batch], CPU)
+        for field in dataclasses.fields(Places):
+            assert getattr(places, field.name).tolist() == getattr(own, field.name).tolist()
 
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=30))
@@ -28,6 +41,8 @@ def test_places(ids: list[int]) -> None:
         assert samples == [sample for sample, own in enumerate(ids) if own == row]
     assert places.starts[-1] == len(ids)
 
+
+KINDS = [CompiledOptimizer, Optimizer]
 
 PROTOCOLS = {
     "sgd": dataclasses.replace(PAPER, gradient_clip=None),
@@ -68,20 +83,21 @@ class Reference:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
-@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_rows_step_as_in_a_dense_float64_optimizer(protocol: Protocol, compiled: bool, data: Any) -> None:
+def test_rows_step_as_in_a_dense_float64_optimizer(protocol: Protocol, kind: type[Optimizer], data: Any) -> None:
     seed = data.draw(st.integers(0, 999))
+    width = data.draw(st.sampled_from([1, 4, 16, 35]))
+    samples_first = data.draw(st.booleans())
     batches = data.draw(
         st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=12), min_size=1, max_size=6)
     )
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(MEMBERS, ROWS, WIDTH, generator=generator)
+    weight = torch.randn(MEMBERS, ROWS, width, generator=generator)
     rates, decays = torch.tensor([0.1, 0.01, 0.3]).double(), torch.tensor([0.0, 0.1, 0.02]).double()
     reference = Reference(protocol, weight, rates, decays)
-    optimizer = Optimizer(protocol, rates, decays, len(batches), CPU)
-    optimizer.on_cpu = compiled
+    optimizer = kind(protocol, rates, decays, len(batches), CPU)
     table = weight.transpose(0, 1).contiguous()
     accumulator = optimizer.fresh_state({"table": table}).get("table")
     for ids in batches:
@@ -89,11 +105,13 @@ def test_rows_step_as_in_a_dense_float64_optimizer(protocol: Protocol, compiled:
         rows = optimizer.read_rows("table", table, places)
         expected = torch.stack([own[ids] for own in reference.weights])
         torch.testing.assert_close(rows.double(), expected, rtol=1e-4, atol=1e-5)
-        gradients = torch.randn(MEMBERS, len(ids), WIDTH, generator=generator)
-        dense = torch.zeros(MEMBERS, ROWS, WIDTH).index_add_(1, torch.tensor(ids), gradients)
+        gradients = torch.randn(MEMBERS, len(ids), width, generator=generator)
+        dense = torch.zeros(MEMBERS, ROWS, width).index_add_(1, torch.tensor(ids), gradients)
         touched = torch.zeros(ROWS, dtype=torch.bool)
         touched[ids] = True
         reference.step(dense, touched)
+        if samples_first:  # the same numbers, as most gradients lie in memory
+            gradients = gradients.transpose(0, 1).contiguous().transpose(0, 1)
         optimizer.step_rows("table", table, accumulator, places, gradients)
         optimizer.end_batch()
     optimizer.end_epoch({"table": table})
@@ -103,13 +121,14 @@ def test_rows_step_as_in_a_dense_float64_optimizer(protocol: Protocol, compiled:
         torch.testing.assert_close(accumulator.transpose(0, 1).double(), sums, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
-def test_dense_weights_step_likewise(protocol: Protocol) -> None:
+def test_dense_weights_step_likewise(kind: type[Optimizer], protocol: Protocol) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(MEMBERS, ROWS * WIDTH, generator=generator)
     rates, decays = torch.tensor([0.1, 0.01, 0.3]).double(), torch.tensor([0.0, 0.1, 0.02]).double()
     reference = Reference(protocol, weight.view(MEMBERS, ROWS, WIDTH), rates, decays)
-    optimizer = Optimizer(protocol, rates, decays, 5, CPU)
+    optimizer = kind(protocol, rates, decays, 5, CPU)
     accumulator = optimizer.fresh_state({"dense": weight}).get("dense")
     for _ in range(5):
         gradient = torch.randn(MEMBERS, ROWS * WIDTH, generator=generator)
@@ -120,8 +139,9 @@ def test_dense_weights_step_likewise(protocol: Protocol) -> None:
     torch.testing.assert_close(weight.double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])
-def test_the_steps_are_those_of_torch(name: str) -> None:
+def test_the_steps_are_those_of_torch(kind: type[Optimizer], name: str) -> None:
     """Where every row is touched, torch's own optimizers do the same."""
     protocol = dataclasses.replace(PAPER if name == "SGD" else STANDARD, gradient_clip=None)
     rate, decay = torch.tensor([0.1]).double(), torch.tensor([0.02]).double()
@@ -130,7 +150,7 @@ def test_the_steps_are_those_of_torch(name: str) -> None:
     own = torch.nn.Parameter(weight.double().clone())
     options = {"eps": 0.0, "initial_accumulator_value": STANDARD.initial_accumulator} if name == "Adagrad" else {}
     theirs = getattr(torch.optim, name)([own], lr=0.1, weight_decay=0.02, **options)
-    optimizer = Optimizer(protocol, rate, decay, 4, CPU)
+    optimizer = kind(protocol, rate, decay, 4, CPU)
     table = weight.unsqueeze(1).contiguous()
     accumulator = optimizer.fresh_state({"table": table}).get("table")
     for _ in range(4):
@@ -144,21 +164,23 @@ def test_the_steps_are_those_of_torch(name: str) -> None:
     torch.testing.assert_close(table[:, 0].double(), own.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_small_decays_are_not_lost_in_rounding() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_decays_are_not_lost_in_rounding(kind: type[Optimizer]) -> None:
     """1 - 1e-6 is a coarse number in float32; 10,000 steps of it must still be right to 6 digits."""
     steps = 10_000
     protocol = dataclasses.replace(PAPER, gradient_clip=None)
     rates, decays = torch.tensor([0.01]).double(), torch.tensor([1e-4]).double()
-    optimizer = Optimizer(protocol, rates, decays, steps, CPU)
+    optimizer = kind(protocol, rates, decays, steps, CPU)
     table = torch.ones(1, 1, 1)
     optimizer.step = steps
     optimizer.end_epoch({"table": table})
     assert float(table) == pytest.approx((1 - 1e-6) ** steps, rel=1e-7)
 
 
-def test_members_that_leave_take_their_rates_with_them() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_that_leave_take_their_rates_with_them(kind: type[Optimizer]) -> None:
     rates, decays = torch.tensor([0.1, 0.2, 0.3]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
-    optimizer = Optimizer(PAPER, rates, decays, 2, CPU)
+    optimizer = kind(PAPER, rates, decays, 2, CPU)
     shrink = optimizer.shrink.clone()
     optimizer.keep_members(torch.tensor([2, 0]))
     assert optimizer.rates.tolist() == pytest.approx([0.3, 0.1])

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -240,13 +239,7 @@ def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: 
     arguments = (compiled(BCE, POISON, MAXR), members(protocol, 3), TRAIN, VALIDATION, 2)
     wanted = StackedTrainer(model(protocol), protocol, device="cpu").fit(*arguments, keep="last")
     if DEVICE.type == "cpu":  # take the GPU's path there
-
-        class DeviceOptimizer(Optimizer):
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                self.on_cpu = False
-
-        monkeypatch.setattr("recmodels.stacked.Optimizer", DeviceOptimizer)
+        monkeypatch.setattr("recmodels.stacked.CompiledOptimizer", Optimizer)
         monkeypatch.setattr("recmodels.stacked.feeds", on_device)
         monkeypatch.setattr("recmodels.stacked.LossKernel.of", TritonLosses)
     found = StackedTrainer(model(protocol), protocol, device=DEVICE.type).fit(*arguments, keep="last")
