@@ -5,8 +5,8 @@ blocking and packing to pay: here the sums stay in vector registers and operands
 twice as fast as batched calls of MKL or OpenBLAS for 128 x 128 by 128 x 64. Every sum runs over its terms in their
 order, so a member's bits do not depend on how many members there are, where in memory it stands, or threads.
 
-Arrays called flat hold the matrices of all members, one after the other; weights may have other weights between
-them, and then come with the distance from one member's to the next one's.
+Arrays called flat hold the matrices of all members one after the other. Between members' weights there may be other
+weights: they come with the distance from one member's to the next one's.
 """
 
 # mypy: ignore-errors
@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from recmodels.vectors import LANES, VECTOR_IR, call_ir, spread_ir
+from recmodels.vectors import LANES, VECTOR_IR, call_ir, load_flat, multiply_add, spread_ir, total
 
 _INDEX = ir.IntType(64)
 
@@ -93,6 +93,13 @@ compiled = njit(error_model="numpy", nogil=True, cache=True)
 @njit(error_model="numpy", nogil=True)
 def _product(a, a_first, a_row, a_step, b, b_first, initial, i_first, c, c_first, rows, columns, count):
     """Write c[r, j] = initial[j] + sum over k of a[r, k] * b[k, j]; b and c have rows of `columns` numbers."""
+    if columns == 1 and a_step == 1 and count % LANES == 0:
+        for r in range(rows):
+            sums = load_flat(a, a_first + r * a_row) * load_flat(b, b_first)
+            for k in range(LANES, count, LANES):
+                sums = multiply_add(load_flat(a, a_first + r * a_row + k), load_flat(b, b_first + k), sums)
+            c[c_first + r] = initial[i_first] + total(sums)
+        return
     j = 0
     while j + LANES <= columns:
         wide = j + 2 * LANES <= columns
@@ -112,10 +119,10 @@ def _product(a, a_first, a_row, a_step, b, b_first, initial, i_first, c, c_first
         j += 2 * LANES if wide else LANES
     for r in range(rows):
         for last in range(j, columns):
-            total = initial[i_first + last]
+            one = initial[i_first + last]
             for k in range(count):
-                total += a[a_first + r * a_row + k * a_step] * b[b_first + k * columns + last]
-            c[c_first + r * columns + last] = total
+                one += a[a_first + r * a_row + k * a_step] * b[b_first + k * columns + last]
+            c[c_first + r * columns + last] = one
 
 
 @compiled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
@@ -194,24 +194,24 @@ class _Chunk(Chunk):
         order = epoch_order(self.seed, past, len(self.train))
         batches = slices(len(order), self.trainer.protocol.batch_size)
         seeds = _random_seeds(len(batches), self.seed, _DROPOUT, past)
+        dense = {name: weight.requires_grad_() for name, weight in self.stack.dense().items()}
         generator = _global_generator(device)  # dropout has no other
         before = generator.get_state()
         try:
             for feed, seed in zip(feeds(self.train, order, batches, device), seeds, strict=True):
                 generator.manual_seed(seed)
-                self._train_batch(feed, losses)
+                self._train_batch(feed, dense, losses)
         finally:
             generator.set_state(before)
         self.optimizer.end_epoch(self.stack.tables)
         return losses.diverged()
 
-    def _train_batch(self, feed: Feed, losses: LossKernel) -> None:
+    def _train_batch(self, feed: Feed, dense: Mapping[str, torch.Tensor], losses: LossKernel) -> None:
         stack, optimizer, places = self.stack, self.optimizer, feed.places
         rows_read = {
             name: optimizer.read_rows(name, table, places[stack.fields[name]]).requires_grad_()
             for name, table in stack.tables.items()
         }
-        dense = {name: weight.requires_grad_() for name, weight in stack.dense().items()}
         scores = stack.scores(feed.batch, rows_read, dense, training=True)
         pull = losses.pulls(scores, feed.labels)
         leaves = [*rows_read.values(), *dense.values()]

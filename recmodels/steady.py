@@ -8,6 +8,7 @@ products choose other instructions for one matrix than for several, and for memo
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Final, cast
 
 import numpy as np
@@ -35,6 +36,10 @@ class SteadyLinear(torch.nn.Linear):
         affine = _Affine.apply if self.members else _MappedAffine.apply
         products = cast(Callable[..., torch.Tensor], affine)(rows, self.weight, bias)
         return products.reshape(*values.shape[:-1], self.out_features)
+
+
+def _kernels() -> ModuleType:
+    return load_compiled("layer_kernels")
 
 
 def _is_compiled(tensor: torch.Tensor) -> bool:
@@ -79,9 +84,9 @@ def _affine_compiled(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     members, count, inputs = rows.shape
     outputs = weight.shape[1]
     result = torch.empty(members, count, outputs)
-    load_compiled("layer_kernels").affine(
-        flat_array(rows), flat_array(weight), weight.stride(0), flat_array(bias), bias.stride(0),
-        members, count, inputs, outputs, np.empty(inputs * outputs, np.float32), flat_array(result),
+    _kernels().affine(
+        rows.detach().view(-1).numpy(), flat_array(weight), weight.stride(0), flat_array(bias), bias.stride(0),
+        members, count, inputs, outputs, np.empty(inputs * outputs, np.float32), result.view(-1).numpy(),
     )  # fmt: skip
     return result
 
@@ -93,11 +98,11 @@ def _affine_gradients(
     outputs = weight.shape[1]
     to_rows = torch.empty(rows.shape) if wants_rows else None
     to_weight, to_bias = torch.empty(weight.shape), torch.empty(members, outputs)
-    load_compiled("layer_kernels").affine_gradients(
-        flat_array(gradient), flat_array(rows), flat_array(weight), weight.stride(0),
+    _kernels().affine_gradients(
+        gradient.view(-1).numpy(), rows.detach().view(-1).numpy(), flat_array(weight), weight.stride(0),
         members, count, inputs, outputs, np.zeros(inputs, np.float32),
-        np.empty(0, np.float32) if to_rows is None else flat_array(to_rows),
-        flat_array(to_weight), flat_array(to_bias),
+        np.empty(0, np.float32) if to_rows is None else to_rows.view(-1).numpy(),
+        to_weight.view(-1).numpy(), to_bias.view(-1).numpy(),
     )  # fmt: skip
     return to_rows, to_weight, to_bias
 
@@ -156,7 +161,7 @@ class _Normalise(torch.autograd.Function):
             values = values.contiguous()
             result = torch.empty(values.shape)
             mean, variance, spread = torch.empty(3, *weight.shape)
-            load_compiled("layer_kernels").normalise(
+            _kernels().normalise(
                 values.numpy(), weight.numpy(), bias.contiguous().numpy(), np.float32(eps),
                 mean.numpy(), variance.numpy(), spread.numpy(), result.numpy(),
             )  # fmt: skip
@@ -180,7 +185,7 @@ class _Normalise(torch.autograd.Function):
         if _is_compiled(values):
             to_values = torch.empty(values.shape)
             to_weight, to_bias = torch.empty(2, *weight.shape)
-            load_compiled("layer_kernels").normalise_gradients(
+            _kernels().normalise_gradients(
                 gradient.contiguous().numpy(), values.numpy(), weight.numpy(), mean.numpy(), spread.numpy(),
                 to_values.numpy(), to_weight.numpy(), to_bias.numpy(),
             )  # fmt: skip
