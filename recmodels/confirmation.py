@@ -48,7 +48,7 @@ class Tuned:
         group: "hand-made", or the searcher that found it.
         expression: the loss.
         setting: the best one on validation.
-        validation: mean over the tuning seeds of the best validation AUC, under that setting.
+        validation: mean over tuning splits and seeds of the best validation AUC, under that setting.
         settings_tried: how many settings were compared.
     """
 
@@ -112,6 +112,7 @@ def confirm(
     tuning_seeds: int = 3,
     fresh_seeds: int = 10,
     resamples: int = 1000,
+    tuning_splits: Sequence[Split] | None = None,
     report: Report = lambda line: None,
 ) -> list[Comparison]:
     """Tune candidates, choose on validation, compare on test.
@@ -126,6 +127,8 @@ def confirm(
         tuning_seeds: seeds over which validation is averaged.
         fresh_seeds: seeds of the comparison on test.
         resamples: bootstrap resamples.
+        tuning_splits: what choices are made on, each with `tuning_seeds` seeds; the split's own validation part by
+            default. `recmodels.splits.repeated` gives more.
         report: told what is done next.
 
     Returns:
@@ -136,7 +139,8 @@ def confirm(
     """
     if trainer.metrics[0] != "auc":
         raise ValueError(f"a confirmation compares AUC, but the trainer's first metric is {trainer.metrics[0]!r}")
-    tuned = tune(candidates, trainer, split, epochs=epochs, seed=seed, seeds=tuning_seeds, report=report)
+    splits = [split] if tuning_splits is None else tuning_splits
+    tuned = tune(candidates, trainer, splits, epochs=epochs, seed=seed, seeds=tuning_seeds, report=report)
     hand_made = [one for one in tuned if one.group == HAND_MADE]
     if not hand_made:
         raise ValueError("no hand-made loss could be trained; a confirmation needs one to compare with")
@@ -156,7 +160,7 @@ def confirm(
 def tune(
     candidates: Sequence[Candidate],
     trainer: Trainer,
-    split: Split,
+    splits: Sequence[Split],
     *,
     epochs: int,
     seed: int,
@@ -167,6 +171,15 @@ def tune(
 
     The grid starts at the protocol's own values, halved and doubled, and grows while the best lies on its edge.
 
+    Args:
+        candidates: losses.
+        trainer: trains them all.
+        splits: on whose validation parts settings are compared, by the mean.
+        epochs: at most so many.
+        seed: of the experiment.
+        seeds: training seeds on each split.
+        report: told what is done next.
+
     Returns:
         The candidates that can be trained; those that screening rejects or that always diverge are left out.
     """
@@ -176,7 +189,7 @@ def tune(
     values: list[dict[tuple[int, int], float]] = [{} for _ in sound]
     waiting = [(row, step) for row in range(len(sound)) for step in steps]
     for _ in range(1 + _GROWTHS):
-        report(f"tuning {len(sound)} losses: {len(waiting)} settings with {seeds} seeds each")
+        report(f"tuning {len(sound)} losses: {len(waiting)} settings with {seeds * len(splits)} runs each")
         members = [
             Member(
                 row,
@@ -186,8 +199,10 @@ def tune(
             for row, step in waiting
             for s in range(seeds)
         ]
-        result = trainer.fit(program, members, split.train, split.validation, epochs)
-        means = _best_values(result).reshape(len(waiting), seeds).mean(axis=1)
+        values_of_splits = [
+            _best_values(trainer.fit(program, members, split.train, split.validation, epochs)) for split in splits
+        ]
+        means = np.mean(values_of_splits, axis=0).reshape(len(waiting), seeds).mean(axis=1)
         for (row, step), mean in zip(waiting, means.tolist(), strict=True):
             values[row][step] = mean
         waiting = [(row, step) for row in range(len(sound)) for step in _growth(values[row])]

@@ -89,6 +89,29 @@ class Interactions:
             self.users[rows], self.items[rows], self.labels[rows], self.n_users, self.n_items, timestamps
         )
 
+    def followed_by(self, other: Interactions) -> Interactions:
+        """Return the rows of both, over the same id tables; timestamps stay where both have them.
+
+        Raises:
+            DataError: the id tables differ in size.
+        """
+        if (self.n_users, self.n_items) != (other.n_users, other.n_items):
+            raise DataError(
+                f"rows over {self.n_users} users and {self.n_items} items cannot be joined with rows over "
+                f"{other.n_users} and {other.n_items}"
+            )
+        timestamps = None
+        if self.timestamps is not None and other.timestamps is not None:
+            timestamps = np.concatenate([self.timestamps, other.timestamps])
+        return Interactions(
+            np.concatenate([self.users, other.users]),
+            np.concatenate([self.items, other.items]),
+            np.concatenate([self.labels, other.labels]),
+            self.n_users,
+            self.n_items,
+            timestamps,
+        )
+
     @property
     def positive_share(self) -> float:
         """Share of rows with label 1; NaN when there are no rows."""

@@ -103,6 +103,31 @@ def at_random(
     return _split(f"{name}, at random ({validation:g}, {test:g}, seed {seed})", interactions, part)
 
 
+def repeated(split: Split, count: int, *, share: float = 0.1, seed: int) -> list[Split]:
+    """Return a split and others with the same test part, whose train and validation parts are drawn anew.
+
+    One validation part is small, and a search that looks at it a thousand times learns its luck.
+
+    Args:
+        split: the first one.
+        count: how many there are with it.
+        share: of the rows of train and validation, which becomes validation in the others.
+        seed: the same seed gives the same splits.
+
+    Raises:
+        DataError: a count below 1, a share that is not between 0 and 1, or a part that is empty or lacks a class.
+    """
+    if count < 1 or not 0 < share < 1:
+        raise DataError(f"{split.name}: {count} splits with {share:g} for validation cannot be drawn")
+    rows = split.train.followed_by(split.validation)
+    splits = [split]
+    for number in range(1, count):
+        is_validation = np.random.Generator(np.random.PCG64([seed, number])).random(len(rows)) < share
+        name = f"{split.name}, validation drawn anew ({share:g}, seed {seed}, {number})"
+        splits.append(Split(name, rows.take(~is_validation), rows.take(is_validation), split.test))
+    return splits
+
+
 SPLITS = ("leave_one_out", "by_time", "at_random")
 
 

@@ -186,7 +186,7 @@ def optimum_at(rate_steps: float, decay_steps: float) -> Callable[[str, float, f
 @pytest.mark.parametrize("steps", [(0, 0), (1, -1), (2, 0), (-3, 3), (4, 4), (1, -4)])
 def test_the_grid_grows_until_the_best_setting_is_inside(steps: tuple[int, int]) -> None:
     trainer = PlannedTrainer(optimum_at(*steps))
-    (tuned,) = tune(hand_made(MSE), trainer, SPLIT, epochs=3, seed=0, seeds=2)
+    (tuned,) = tune(hand_made(MSE), trainer, [SPLIT], epochs=3, seed=0, seeds=2)
     assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2.0 ** steps[0])
     assert tuned.setting.weight_decay == pytest.approx(STANDARD.weight_decay * 2.0 ** steps[1])
     assert tuned.validation == pytest.approx(0.9)
@@ -198,7 +198,7 @@ def test_the_grid_grows_until_the_best_setting_is_inside(steps: tuple[int, int])
 
 def test_the_grid_stops_growing() -> None:
     trainer = PlannedTrainer(optimum_at(50, 0))
-    (tuned,) = tune(hand_made(MSE), trainer, SPLIT, epochs=3, seed=0, seeds=1)
+    (tuned,) = tune(hand_made(MSE), trainer, [SPLIT], epochs=3, seed=0, seeds=1)
     assert len(trainer.fits) == 4
     assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2.0**4)
 
@@ -208,7 +208,7 @@ def test_every_setting_is_trained_once_with_every_seed_and_growth_is_each_losss_
         return optimum_at(0 if text == text_of(MSE) else 2, 0)(text, rate, decay)
 
     trainer = PlannedTrainer(value)
-    tuned = tune(hand_made(MSE, HINGE), trainer, SPLIT, epochs=3, seed=0, seeds=3)
+    tuned = tune(hand_made(MSE, HINGE), trainer, [SPLIT], epochs=3, seed=0, seeds=3)
     trained = [
         (text, member.seed, member.learning_rate, member.weight_decay)
         for fit in trainer.fits
@@ -230,7 +230,7 @@ def test_losses_that_cannot_be_trained_are_left_out() -> None:
         return math.nan if text == text_of(MSE) and rate > STANDARD.learning_rate else 0.7
 
     candidates = hand_made(MSE, NO_LABEL, HINGE, BCE)
-    tuned = tune(candidates, PlannedTrainer(value), SPLIT, epochs=2, seed=0, seeds=2)
+    tuned = tune(candidates, PlannedTrainer(value), [SPLIT], epochs=2, seed=0, seeds=2)
     assert [one.expression for one in tuned] == [MSE, BCE]
     assert tuned[0].setting.learning_rate <= STANDARD.learning_rate
 
@@ -238,7 +238,7 @@ def test_losses_that_cannot_be_trained_are_left_out() -> None:
 def test_tuning_never_sees_the_test_part() -> None:
     split = Split(SPLIT.name, SPLIT.train, SPLIT.validation, SPLIT.test)
     object.__setattr__(split, "test", None)
-    assert tune(hand_made(MSE), PlannedTrainer(optimum_at(0, 0)), split, epochs=1, seed=0, seeds=1)
+    assert tune(hand_made(MSE), PlannedTrainer(optimum_at(0, 0)), [split], epochs=1, seed=0, seeds=1)
 
 
 # The comparison.

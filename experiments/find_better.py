@@ -1,0 +1,221 @@
+"""Search hard for a loss that beats the best tuned hand-made one, and say honestly whether it does.
+
+    python experiments/find_better.py --dataset ml-100k --model deep --budget 1000 --out results/better-deep
+    python experiments/find_better.py --dataset ml-100k --model mf --budget 10000 --out results/better-mf
+
+Genetic searches begin with the hand-made losses, and reward a loss by its mean over several validation parts. Their
+best are tuned together with the hand-made ones, on validation parts and seeds that no search has seen; the one that
+is best there is the only one that is compared on the test part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pandas as pd
+from common import NamedLoss, default_jobs, loss_curves, make_trainer
+from compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
+from joblib import Parallel, delayed
+from rich.console import Console
+
+from gploss import plots, report
+from gploss.cache import Cache
+from gploss.grammar import Grammar
+from gploss.losses import LOSSES
+from gploss.result import SearchResult
+from gploss.searchers.genetic import GeneticSearcher
+from recmodels.base import MODELS
+from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm
+from recmodels.datasets import load_dataset
+from recmodels.evaluator import LossEvaluator, training_seed
+from recmodels.interactions import Split
+from recmodels.protocol import STANDARD
+from recmodels.repeated import RepeatedEvaluator
+from recmodels.splits import repeated
+
+#: Validation parts that searches look at, and those that choices are made on, have seeds of their own.
+_SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2
+
+FOUND: Final = "found"
+
+#: The standard grammar's limits are a little tight for varying the longer of the hand-made losses.
+_MAX_SIZE: Final = 24
+_MAX_DEPTH: Final = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done, and how."""
+
+    dataset: str
+    model: str
+    budget: int
+    seeds: int
+    epochs: int
+    splits: int
+    population: int
+    finalists: int
+    long_epochs: int
+    tuning_seeds: int
+    tests: int
+    device: str
+    out: Path
+    seed: int
+    jobs: int
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--dataset", default="synthetic", help="synthetic, ml-100k, filmtrust, or the path of a table.")
+@click.option("--model", type=click.Choice(MODELS.names()), default="mf", help="Recommender model.")
+@click.option("--budget", type=click.IntRange(1), default=1000, help="Candidates of each search.")
+@click.option("--seeds", type=click.IntRange(1), default=2, help="Searches.")
+@click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs of a candidate in a search.")
+@click.option("--splits", type=click.IntRange(1), default=3, help="Validation parts, in search and in choice.")
+@click.option("--population", type=click.IntRange(2), default=100, help="Individuals that survive a round.")
+@click.option("--finalists", type=click.IntRange(1), default=10, help="Found losses that are tuned.")
+@click.option("--long-epochs", type=click.IntRange(1), default=20, help="Most epochs in tuning and test.")
+@click.option(
+    "--tuning-seeds", type=click.IntRange(1), default=2, help="Seeds of each setting and split in tuning."
+)
+@click.option("--tests", type=click.IntRange(2), default=20, help="Fresh seeds of the test.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, or cuda:N.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results/better"), help="Folder to write to.")
+@click.option("--jobs", type=click.IntRange(0), default=0, help="Searches at the same time; 0: as many as cores.")
+@click.option("--resume", is_flag=True, help="Go on with the searches in the folder, where they are unfinished.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the whole experiment.")
+def main(resume: bool, jobs: int, **options: Any) -> None:
+    """Search hard for a loss that beats the best tuned hand-made one."""
+    try:
+        run(Settings(jobs=jobs or default_jobs(options["device"], options["seeds"]), **options), resume=resume)
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(settings: Settings, *, resume: bool) -> None:
+    """Search, choose, confirm, and write what came out."""
+    console = Console(stderr=True)
+    (settings.out / "runs").mkdir(parents=True, exist_ok=True)
+    split = load_dataset(settings.dataset)
+    searches = (delayed(search)(settings, split, replicate, resume) for replicate in range(settings.seeds))
+    results = Parallel(n_jobs=settings.jobs)(searches)
+    found = [evaluation.expression for evaluation in best_evaluations(results)]
+    known = {loss.canonical() for _, loss in LOSSES.items()}
+    found = [loss for loss in found if loss.canonical() not in known][: settings.finalists]
+    candidates = [Candidate(name, HAND_MADE, loss) for name, loss in LOSSES.items()]
+    candidates += [Candidate(f"found {place}", FOUND, loss) for place, loss in enumerate(found, start=1)]
+    comparisons = confirm(
+        candidates,
+        make_trainer(settings.model, STANDARD, settings.device),
+        split,
+        epochs=settings.long_epochs,
+        seed=settings.seed,
+        tuning_seeds=settings.tuning_seeds,
+        fresh_seeds=settings.tests,
+        tuning_splits=repeated(split, settings.splits, seed=training_seed(settings.seed, _CHOICE_SPLITS)),
+        report=console.print,
+    )
+    write(settings, split, results, comparisons)
+
+
+def search(settings: Settings, split: Split, replicate: int, resume: bool) -> SearchResult:
+    """Run one genetic search from the hand-made losses on."""
+    if settings.jobs > 1:
+        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
+    checkpoint = settings.out / "runs" / f"genetic-{replicate}.sqlite"
+    if not resume:
+        for old in checkpoint.parent.glob(f"{checkpoint.name}*"):
+            old.unlink()
+    trainer = make_trainer(settings.model, STANDARD, settings.device)
+    grammar = replace(Grammar.standard(), name="wide", max_size=_MAX_SIZE, max_depth=_MAX_DEPTH)
+    with Cache(settings.out / "cache.sqlite") as cache:
+        cores = [
+            LossEvaluator(
+                part,
+                trainer,
+                epochs=settings.epochs,
+                seed=training_seed(settings.seed, replicate * settings.splits + number),
+                cache=cache,
+            )
+            for number, part in enumerate(
+                repeated(split, settings.splits, seed=training_seed(settings.seed, _SEARCH_SPLITS))
+            )
+        ]
+        searcher = GeneticSearcher(
+            grammar,
+            RepeatedEvaluator(cores),
+            seed=replicate,
+            population_size=settings.population,
+            initial=[loss for _, loss in LOSSES.items() if loss in grammar],
+        )
+        result = searcher.run(settings.budget, checkpoint=checkpoint)
+    result.save(checkpoint.with_suffix(".json"))
+    if result.stopped == "interrupted":
+        raise click.ClickException(f"interrupted in seed {replicate}; add --resume to go on from there")
+    return result
+
+
+def write(
+    settings: Settings, split: Split, results: Sequence[SearchResult], comparisons: Sequence[Comparison]
+) -> None:
+    """Write confirmation.csv, found.csv, losses.png, settings.json and summary.md."""
+    out = settings.out
+    table = confirmation_table(comparisons)
+    report.write_csv_atomic(table, out / "confirmation.csv")
+    finalists = [one.tuned for one in comparisons if one.tuned.group == FOUND]
+    rows = [
+        {
+            "model": settings.model,
+            "dataset": settings.dataset,
+            "name": one.name,
+            "expression": str(one.expression),
+        }
+        for one in finalists
+    ]
+    report.write_csv_atomic(
+        pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"]), out / "found.csv"
+    )
+    shown = [NamedLoss(one.tuned.name, one.tuned.expression) for one in comparisons[:1]]
+    shown += [NamedLoss(one.name, one.expression) for one in finalists]
+    plots.save(plots.loss_curves(loss_curves(shown, scale_free=True)), out / "losses.png")
+    environment = report.environment(settings.device, settings.seed)
+    record = {
+        "environment": environment,
+        "data": split.describe(),
+        "settings": asdict(settings) | {"out": str(out)},
+        "searches": [{"counts": one.counts, "seconds": one.elapsed[-1]} for one in results],
+    }
+    report.write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
+    trained = sum(one.counts["trained"] for one in results)
+    lines = [
+        f"# A better loss for {settings.model} on {split.name}?",
+        "",
+        confirmation_sentence(comparisons),
+        "",
+        report.to_markdown(table),
+        "",
+        f"{settings.seeds} genetic search(es) of {settings.budget:,} candidates each from the hand-made losses on "
+        f"({trained:,} trained, {settings.epochs} epochs on {settings.splits} validation parts). The "
+        f"{settings.finalists} best were tuned together with the hand-made losses on {settings.splits} validation "
+        f"parts with {settings.tuning_seeds} seed(s) each; validation AUC is the mean over them. The found loss "
+        f"that is best there was compared on the test part with {settings.tests} fresh seeds: users and seeds "
+        "bootstrapped jointly, paired with the hand-made loss that is best on validation.",
+        "",
+        ", ".join(f"{key}: {value}" for key, value in environment.items()),
+        "",
+    ]
+    report.write_text_atomic(out / "summary.md", "\n".join(lines))
+    console = Console()
+    console.print(report.to_rich_table(table.drop(columns=["formula"]), "Confirmation"))
+    console.print(confirmation_sentence(comparisons))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("default")
+    main()
