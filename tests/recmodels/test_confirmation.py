@@ -196,6 +196,24 @@ def test_the_grid_grows_until_the_best_setting_is_inside(steps: tuple[int, int])
         assert len(trainer.fits) == 1 and tuned.settings_tried == 9
 
 
+def test_settings_are_compared_by_their_mean_over_splits() -> None:
+    other = Split("other", SPLIT.train, SPLIT.train, SPLIT.test)
+
+    class ByPart(PlannedTrainer):
+        """One validation part wants another setting than the other, and has the last word."""
+
+        def fit(self, *arguments: Any, **named: Any) -> TrainReport:
+            is_other = arguments[3] is other.validation
+            self.value = optimum_at(1, 0) if is_other else optimum_at(0, 0)
+            report = super().fit(*arguments, **named)
+            report.metrics["auc"] *= 1.05 if is_other else 1.0
+            return report
+
+    (tuned,) = tune(hand_made(MSE), ByPart(optimum_at(0, 0)), [SPLIT, other], epochs=3, seed=0, seeds=2)
+    assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2)
+    assert tuned.validation == pytest.approx((0.9 * 1.05 + 0.9 - 0.01) / 2)
+
+
 def test_the_grid_stops_growing() -> None:
     trainer = PlannedTrainer(optimum_at(50, 0))
     (tuned,) = tune(hand_made(MSE), trainer, [SPLIT], epochs=3, seed=0, seeds=1)
@@ -347,7 +365,7 @@ def test_what_a_confirmation_needs() -> None:
 def test_reports_say_what_is_done() -> None:
     lines: list[str] = []
     run_planned({}, CANDIDATES, report=lines.append)
-    assert lines[0] == "tuning 5 losses: 45 settings with 3 seeds each"
+    assert lines[0] == "tuning 5 losses: 45 settings with 3 runs each"
     assert lines[-1] == "testing 4 losses with 5 fresh seeds each"
 
 
