@@ -34,8 +34,6 @@ from recmodels.protocol import Protocol
 #: Losses whose directions are looked at together.
 _AT_A_TIME = 64
 
-_RECOMMENDER = "validation AUC of the recommender"
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -84,7 +82,9 @@ def search(settings: Settings, split: Split, *, resume: bool, console: Console) 
     history, evaluations = histories(settings), evaluation_table(settings)
     plots.save(plots.rounds(history), settings.out / "rounds.png")
     plots.save(plots.filters(evaluations), settings.out / "filters.png")
-    plots.save(plots.efficiency(steps(history, evaluations), {}, _RECOMMENDER), settings.out / "efficiency.png")
+    title = "How fast each searcher improves the recommender"
+    figure = plots.efficiency(steps(history, evaluations), {}, "validation AUC", title=title)
+    plots.save(figure, settings.out / "efficiency.png")
     report.write_csv_atomic(history, settings.out / "rounds.csv")
 
 

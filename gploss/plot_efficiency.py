@@ -43,6 +43,7 @@ def efficiency(
     metric: str = "reward",
     *,
     higher_is_better: bool = True,
+    title: str = "How fast each searcher finds a good loss",
 ) -> Figure:
     """Draw the best reward so far against trained candidates and against seconds.
 
@@ -57,6 +58,7 @@ def efficiency(
         reference: reward of each hand-made loss, drawn as a labelled horizontal line; NaN where it diverged.
         metric: what the reward is, such as "validation AUC".
         higher_is_better: the metric's direction.
+        title: above the figure.
 
     Returns:
         A figure of two panels with one y axis.
@@ -82,8 +84,8 @@ def efficiency(
     top = space_above(_WIDTH, list(texts.values()))
     height = max(3.8, 0.7 + 1.15 * LABEL_STEP * len(labels)) + top
     figure = new_figure(
-        _WIDTH, height, "How fast each searcher finds a good loss",
-        "line: median over seeds; band: the middle half of the seeds; grey: hand-made losses",
+        _WIDTH, height, title,
+        "line: median over seeds; band: the middle half of the seeds" + ("; grey: hand-made losses" * bool(labels)),
     )  # fmt: skip
     margin = max((text_width(figure, f"↓ {text}", SMALL_SIZE) for text in labels.values()), default=0.0)
     left, right = _two_panels(figure, margin, top)

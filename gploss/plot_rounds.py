@@ -23,13 +23,14 @@ _WIDTH, _PANEL = 8.0, 3.6  # inches
 
 
 def rounds(history: pd.DataFrame, metric: str = "validation AUC") -> Figure:
-    """Draw the recommender's metric after each round of alternating search, a line a run.
+    """Draw the recommender's metric after each round of alternating search against what has been trained.
 
-    A hollow marker shows a round after which the weights stayed, because no loss would do.
+    A marker shows a round with a loss that was good enough for the recommender to be trained with; after the others
+    its weights stayed.
 
     Args:
-        history: a row a round: searcher, seed, round (from 0), start and end (the metric before and after it), and
-            loss (missing where the weights stayed).
+        history: a row a round: searcher, seed, round (from 0), trained (candidates), start and end (the metric
+            before and after it), and loss (missing where the weights stayed).
         metric: what is measured.
 
     Returns:
@@ -38,17 +39,17 @@ def rounds(history: pd.DataFrame, metric: str = "validation AUC") -> Figure:
     Raises:
         ValueError: a column is missing.
     """
-    require_columns(history, ("searcher", "seed", "round", "start", "end", "loss"), "rounds")
+    require_columns(history, ("searcher", "seed", "round", "trained", "start", "end", "loss"), "rounds")
     groups = by_searcher(history)
     styles = line_styles(groups)
     top = space_above(_WIDTH, list(groups))
     height = top + _PANEL + 0.6
     figure = new_figure(
         _WIDTH, height, "The recommender learns while the searcher does",
-        "a line a run; hollow: a round in which no loss would do, so the weights stayed",
+        "a line a run; a marker where a loss was good enough to train the recommender with",
     )  # fmt: skip
     axes = figure.add_axes((0.85 / _WIDTH, 0.6 / height, (_WIDTH - 1.15) / _WIDTH, _PANEL / height))
-    plain_axes(axes, x_label="rounds of the search", y_label=metric)
+    plain_axes(axes, x_label="trained candidates", y_label=metric)
     legend_above(
         figure,
         [
@@ -65,14 +66,13 @@ def rounds(history: pd.DataFrame, metric: str = "validation AUC") -> Figure:
         style = styles[name]
         for _, run in frame.groupby("seed", sort=False):
             ordered = run.sort_values("round")
-            places = np.arange(len(ordered) + 1)
+            places = np.append(0, ordered["trained"].cumsum().to_numpy())
             values = np.append(ordered["start"].to_numpy()[:1], ordered["end"].to_numpy())
             axes.plot(places, values, color=style.colour, linestyle=style.dashes, linewidth=1.4, zorder=2)
-            stayed = ordered["loss"].isna().to_numpy(dtype=bool)
-            for shown, face in ((~stayed, style.colour), (stayed, "white")):
-                axes.plot(
-                    places[1:][shown], values[1:][shown], linestyle="none", marker=style.marker, markersize=4,
-                    markeredgecolor=style.colour, markerfacecolor=face, zorder=3,
-                )  # fmt: skip
+            stepped = ordered["loss"].notna().to_numpy(dtype=bool)
+            axes.plot(
+                places[1:][stepped], values[1:][stepped], linestyle="none", marker=style.marker, markersize=3.5,
+                color=style.colour, zorder=3,
+            )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -20,6 +20,7 @@ def history() -> pd.DataFrame:
             "searcher": ["rl"] * 4 + ["genetic"] * 2,
             "seed": [0, 0, 1, 1, 0, 0],
             "round": [0, 1, 0, 1, 0, 1],
+            "trained": [10, 5, 7, 8, 20, 1],
             "start": [0.5, 0.6, 0.5, 0.55, 0.5, 0.7],
             "end": [0.6, 0.6, 0.55, 0.65, 0.7, 0.72],
             "loss": ["a", None, "b", "c", "d", "e"],
@@ -27,13 +28,14 @@ def history() -> pd.DataFrame:
     )
 
 
-def test_rounds_draw_a_line_a_run_and_mark_where_weights_stayed(history: pd.DataFrame, tmp_path: Path) -> None:
+def test_rounds_draw_a_line_a_run_and_mark_the_recommenders_steps(history: pd.DataFrame, tmp_path: Path) -> None:
     figure = rounds(history)
     (axes,) = figure.axes
     lines = [line for line in axes.lines if line.get_linestyle() != "None"]
     assert [list(line.get_ydata()) for line in lines] == [[0.5, 0.6, 0.6], [0.5, 0.55, 0.65], [0.5, 0.7, 0.72]]
-    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [([2], [0.6])]
+    assert [list(line.get_xdata()) for line in lines] == [[0, 10, 15], [0, 7, 15], [0, 20, 21]]
+    marks = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in marks] == [[10], [7, 15], [20, 21]]
     plots.save(figure, tmp_path / "rounds.png")
     assert (tmp_path / "rounds.png").stat().st_size > 1000
 
