@@ -19,6 +19,7 @@ class CompiledOptimizer(Optimizer):
         self._kernels = load_compiled("row_kernels")
         self._clip = np.float32(self.clip)
         self._loss_decay = np.float32(self.protocol.loss_decay)
+        self._step = 0
         self._tables: dict[str, tuple[torch.Tensor, Any, Any]] = {}
         self._see_members()
 
@@ -30,7 +31,7 @@ class CompiledOptimizer(Optimizer):
         _, members, size = table.shape
         rows = torch.empty((members, len(places.ids), size))
         self._kernels.read_rows(
-            flat, members, size, places.ids.numpy(), done, self.step, self._shrink, rows.view(-1).numpy()
+            flat, members, size, places.ids.numpy(), done, self._step, self._shrink, rows.view(-1).numpy()
         )
         return rows
 
@@ -52,9 +53,19 @@ class CompiledOptimizer(Optimizer):
             places.order, places.starts, places.distinct.numpy(), *self._rates, self._clip,
         )  # fmt: skip
         if accumulator is None:
-            self._kernels.step_sgd(*step, done, self.step, self._shrink, self._loss_decay)
+            self._kernels.step_sgd(*step, done, self._step, self._shrink, self._loss_decay)
         else:
             self._kernels.step_adagrad(*step, accumulator.view(-1).numpy())
+
+    def end_batch(self) -> None:
+        """Count one step."""
+        super().end_batch()
+        self._step += 1
+
+    def end_epoch(self, tables: dict[str, torch.Tensor]) -> None:
+        """Bring every row up to date, so that tables can be read whole."""
+        super().end_epoch(tables)
+        self._step = 0
 
     def keep_members(self, index: torch.Tensor) -> None:
         """Drop all members but those of the index (m,)."""

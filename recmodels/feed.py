@@ -1,4 +1,7 @@
-"""The batches of an epoch as a stack takes them in, on the device: nothing is waited for between batches."""
+"""The batches of an epoch as a stack takes them in, on the device: nothing is waited for between batches.
+
+On a GPU batches of one size have tensors of the same shapes, so that one can be recorded and replayed with others.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from recmodels.base import Batch
-from recmodels.epoch_index import EpochIndex
+from recmodels.epoch_index import EpochIndex, Side
 from recmodels.interactions import Interactions
 from recmodels.optimizers import Places
 
@@ -64,11 +67,22 @@ def on_device(
     )
     bounds = [0, *(batch.stop for batch in batches)]
     index = EpochIndex.of(users, items, labels, train.n_users, train.n_items, order_there, bounds)
-    counts = {"user": index.user.groups.tolist(), "item": index.item.groups.tolist()}
-    for number, batch in enumerate(batches):
+    filled = {
+        "user": (index.users, index.user.inverse, *_filled_up(index.user, index.bounds)),
+        "item": (index.items, index.item.inverse, *_filled_up(index.item, index.bounds)),
+    }
+    for batch in batches:
         places = {}
-        for field, ids, side in (("user", index.users, index.user), ("item", index.items, index.item)):
-            distinct = side.rows[batch.start : batch.start + counts[field][number]]
+        for field, (ids, inverse, rows, slots) in filled.items():
             # The compiled steps of the CPU alone read order and starts.
-            places[field] = Places(ids[batch], distinct, side.inverse[batch], _NONE, _NONE)
+            places[field] = Places(ids[batch], rows[batch], inverse[batch], slots[batch], _NONE, _NONE)
         yield Feed(Batch(index.users[batch], index.items[batch]), index.labels[batch], places)
+
+
+def _filled_up(side: Side, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return as many rows for each batch as it has samples, (N,), and their slots: the first row fills up."""
+    sizes = bounds.diff()
+    firsts = bounds[:-1].repeat_interleave(sizes)
+    slots = torch.arange(len(firsts), device=bounds.device) - firsts
+    slots = torch.where(slots < side.groups.repeat_interleave(sizes), slots, 0)
+    return side.rows[firsts + slots], slots

@@ -28,6 +28,7 @@ class Places:
         ids: (B,) row of each sample.
         distinct: (n,) rows, ascending.
         inverse: (B,) position of each sample's row among the distinct ones.
+        slots: (n,) position of each distinct row's sum; rows that fill up a batch on a GPU repeat the first one.
         order: (B,) samples sorted by row, in their own order within a row.
         starts: (n + 1,) where each row's samples begin in `order`.
     """
@@ -35,6 +36,7 @@ class Places:
     ids: torch.Tensor
     distinct: torch.Tensor
     inverse: torch.Tensor
+    slots: torch.Tensor
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
 
@@ -42,7 +44,7 @@ class Places:
     def of(ids: npt.NDArray[np.int64], device: torch.device) -> Places:
         """Sort the ids of a batch, shape (B,)."""
         (here,) = Places.of_batches(ids, [slice(0, len(ids))])
-        there = {name: getattr(here, name).to(device) for name in ("ids", "distinct", "inverse")}
+        there = {name: getattr(here, name).to(device) for name in ("ids", "distinct", "inverse", "slots")}
         return replace(here, **there)
 
     @staticmethod
@@ -61,10 +63,12 @@ class Places:
         inverse[order] = np.cumsum(is_first) - 1 - bounds[batch_of]
         order -= firsts[batch_of]
         ids_there, distinct, inverse_there = (torch.from_numpy(part) for part in (ids, ascending[begins], inverse))
+        slots = torch.arange(int(sizes.max()))
         places = []
         for batch, first, size, low, high in zip(batches, firsts, sizes, bounds, bounds[1:], strict=False):
             starts = np.append(begins[low:high] - first, size)
-            places.append(Places(ids_there[batch], distinct[low:high], inverse_there[batch], order[batch], starts))
+            rows, own = distinct[low:high], inverse_there[batch]
+            places.append(Places(ids_there[batch], rows, own, slots[: len(rows)], order[batch], starts))
         return places
 
 
@@ -105,7 +109,7 @@ class Optimizer:
         shrink = torch.log1p(-learning_rates * (weight_decays + 2 * protocol.loss_decay))
         counts = torch.arange(steps + 1, dtype=torch.float64).unsqueeze(-1)
         self.shrink = torch.expm1(counts * shrink).to(device, torch.float32)
-        self.step = 0
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.steps_done: dict[str, torch.Tensor] = {}
         self.one_row = Places.of(np.zeros(1, np.int64), device)
 
@@ -144,11 +148,12 @@ class Optimizer:
         total = torch.zeros(shape, device=table.device).index_put_(
             (places.inverse,), gradients.transpose(0, 1), accumulate=True
         )
+        total = total.index_select(0, places.slots)
         rows = table.index_select(0, places.distinct)
         if accumulator is None:
             done = self._steps_done(name, table)
             rows = self._catch_up(rows, done.index_select(0, places.distinct))
-            done.index_fill_(0, places.distinct, self.step + 1)
+            done.index_copy_(0, places.distinct, (self.step + 1).expand(len(rows)))
             stepped, _ = self._stepped(rows, total, None)
         else:
             own = accumulator.index_select(0, places.distinct)
@@ -163,7 +168,7 @@ class Optimizer:
         self.step_rows(_DENSE, table, own, self.one_row, gradient.unsqueeze(1))
 
     def end_batch(self) -> None:
-        """Count one step."""
+        """Count one step, on the device: a recorded batch counts when it is replayed."""
         self.step += 1
 
     def end_epoch(self, tables: dict[str, torch.Tensor]) -> None:
@@ -173,7 +178,7 @@ class Optimizer:
                 table.copy_(self._catch_up(table, self._steps_done(name, table)))
         for done in self.steps_done.values():
             done.zero_()
-        self.step = 0
+        self.step.zero_()
 
     def keep_members(self, index: torch.Tensor) -> None:
         """Drop all members but those of the index (m,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from recmodels.loss_kernels import LossKernel
 from recmodels.metrics import METRICS, Targets
 from recmodels.optimizers import Optimizer
 from recmodels.protocol import Protocol
+from recmodels.recorded import RecordedBatches
 from recmodels.stack import Stack, copy_state
 from recmodels.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
 
@@ -197,10 +198,14 @@ class _Chunk(Chunk):
         dense = {name: weight.requires_grad_() for name, weight in self.stack.dense().items()}
         generator = _global_generator(device)  # dropout has no other
         before = generator.get_state()
+
+        def work(feed: Feed) -> None:
+            self._train_batch(feed, dense, losses)
+
+        run = _runner(work, generator, device)
         try:
             for feed, seed in zip(feeds(self.train, order, batches, device), seeds, strict=True):
-                generator.manual_seed(seed)
-                self._train_batch(feed, dense, losses)
+                run(feed, seed)
         finally:
             generator.set_state(before)
         self.optimizer.end_epoch(self.stack.tables)
@@ -256,6 +261,20 @@ def _random_seeds(count: int, *entropy: int) -> list[int]:
     """Seeds for torch from whole numbers of at least 0."""
     seeds = np.random.SeedSequence(entropy).generate_state(count, np.uint64) >> np.uint64(1)
     return [int(seed) for seed in seeds]
+
+
+def _runner(
+    work: Callable[[Feed], None], generator: torch.Generator, device: torch.device
+) -> Callable[[Feed, int], None]:
+    """Return what does the work for a batch with random numbers from a seed."""
+    if device.type == "cuda":
+        return RecordedBatches(work, generator, device).run
+
+    def run(feed: Feed, seed: int) -> None:
+        generator.manual_seed(seed)
+        work(feed)
+
+    return run
 
 
 def _global_generator(device: torch.device) -> torch.Generator:
