@@ -45,7 +45,7 @@ from recmodels.metrics import Targets, evaluate
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Trainer
 
 

@@ -21,7 +21,7 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
 from recmodels.splits import at_random, by_time, leave_one_out
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
 
 __all__ = [

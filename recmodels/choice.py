@@ -9,7 +9,7 @@ from recmodels.base import ModelFactory
 from recmodels.fused.gpu import TritonTrainer
 from recmodels.fused.trainer import FusedTrainer, can_train
 from recmodels.protocol import Protocol
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Trainer, choose_device
 
 

@@ -20,19 +20,18 @@ def vectors_source() -> str:
 
 
 @cache
-def load_compiled(name: str) -> ModuleType:
-    """Import a source of this package from the cache of compiled kernels.
+def load_compiled(source: Path) -> ModuleType:
+    """Import a file of compiled functions from the cache of compiled kernels.
 
     numba's own cache would find an old kernel again after `recmodels.vectors` has changed.
 
     Args:
-        name: of a file in this folder, without its ending; it may import `recmodels.vectors`.
+        source: the file; of this project it may import `recmodels.vectors` only.
 
     Raises:
         gploss.kernels.KernelError: the cache folder cannot be written.
     """
-    source = _VECTORS.with_name(f"{name}.py").read_text()
-    return import_source(f"gploss_{name}", source, depends_on=vectors_source())
+    return import_source(f"gploss_{source.stem}", source.read_text(), depends_on=vectors_source())
 
 
 def flat_array(tensor: torch.Tensor) -> Any:

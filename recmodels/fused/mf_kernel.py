@@ -12,7 +12,7 @@ last sample, when nobody will ask for it any more; items have their gradients su
 
 Plain SGD shrinks all weights by one factor at each step. These factors are gathered in one number, the scale, and
 the table holds weights divided by it until the epoch ends (Bottou, "Stochastic gradient descent tricks", 2012,
-section 5.1). What the steps mean is said in `recmodels.row_kernels`.
+section 5.1). What the steps mean is said in `recmodels.stacked.row_kernels`.
 """
 
 # mypy: ignore-errors

@@ -18,7 +18,7 @@ KEPT_BYTES: Final = 32 * 2**20
 #: Rows of users and items together that fit in a word beside its two flags.
 MOST_ROWS: Final = 2**30
 
-_ORDER: Final = 1  # purpose of random numbers, beside the seed: as in `recmodels.stacked`
+_ORDER: Final = 1  # purpose of random numbers, beside the seed: as in `recmodels.stacked.trainer`
 
 
 @dataclass(frozen=True)

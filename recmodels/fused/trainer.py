@@ -40,9 +40,9 @@ def can_train(model: ModelFactory) -> bool:
 class FusedTrainer(Trainer):
     """Trains matrix factorisation in compiled code, a candidate at a time on each core.
 
-    It does what `recmodels.stacked.StackedTrainer` does, with the same initial weights and batches, and agrees with
-    it to rounding; states go from one to the other. A candidate goes through all of its epochs in one go and its
-    weights are gone afterwards, so that memory does not grow with the population.
+    It does what `recmodels.stacked.trainer.StackedTrainer` does, with the same initial weights and batches, and
+    agrees with it to rounding; states go from one to the other. A candidate goes through all of its epochs at once
+    and its weights are gone afterwards, so that memory does not grow with the population.
 
     Beside "sgd" and "adagrad" it knows "adam": lazy Adam, which moves only the rows that a batch touches and counts
     the steps of each row, otherwise as `torch.optim.Adam` with its usual constants; weight decay as for Adagrad.

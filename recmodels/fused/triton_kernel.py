@@ -74,7 +74,7 @@ def read_biases(table, rows, behind, shrink, inside, LAZY: tl.constexpr):
 
 @triton.jit
 def step(weight, total, own, rate, decay, twice, clip, ADAGRAD: tl.constexpr):
-    """Return weights after a step, and Adagrad's sums, as `recmodels.row_kernels` defines them.
+    """Return weights after a step, and Adagrad's sums, as `recmodels.stacked.row_kernels` defines them.
 
     Args:
         weight: up to date.

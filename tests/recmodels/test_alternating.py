@@ -32,7 +32,7 @@ from recmodels.evaluator import LossEvaluator
 from recmodels.interactions import Interactions, Split
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
 from rl.searcher import RLSearcher
 

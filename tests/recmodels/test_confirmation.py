@@ -23,7 +23,7 @@ from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm, tu
 from recmodels.interactions import Interactions, Split
 from recmodels.models.mf import MF
 from recmodels.protocol import STANDARD
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
 from tests.recmodels.trainer_contract import SPLIT
 

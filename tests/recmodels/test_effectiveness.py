@@ -18,7 +18,7 @@ from recmodels.interactions import Interactions, Split
 from recmodels.metrics import Targets, evaluate
 from recmodels.models.mf import MF
 from recmodels.protocol import STANDARD
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member
 
 SEEDS = (3, 4)

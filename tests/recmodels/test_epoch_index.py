@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from recmodels.chunk import epoch_order, slices
 from recmodels.epoch_index import EpochIndex, Side
-from recmodels.feed import feeds, on_device
 from recmodels.interactions import Interactions
+from recmodels.stacked.feed import feeds, on_device
 
 epochs = st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 

@@ -31,7 +31,7 @@ from recmodels.interactions import Interactions, Split
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
 from tests.recmodels.trainer_contract import SPLIT, small_split
 

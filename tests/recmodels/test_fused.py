@@ -29,7 +29,7 @@ from recmodels.interactions import Interactions
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, TrainReport
 from recmodels.vectors import LANES, bounded, load, multiply_add, spread, square_root, store, total, zero_if
 from tests.recmodels.trainer_contract import (

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recmodels.compiled_optimizer import CompiledOptimizer
-from recmodels.optimizers import Optimizer, Places
 from recmodels.protocol import PAPER, STANDARD, Protocol
+from recmodels.stacked.compiled_optimizer import CompiledOptimizer
+from recmodels.stacked.optimizers import Optimizer, Places
 
 CPU = torch.device("cpu")
 ROWS, MEMBERS, WIDTH = 9, 3, 4

@@ -20,14 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gploss.expression import Expression
 from gploss.screening import screen
 from recmodels.base import Batch, ModelFactory
-from recmodels.feed import Feed, on_device
 from recmodels.loss_kernels import LossKernel
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
-from recmodels.optimizers import Optimizer
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.recorded import WARM_UP, RecordedBatches
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.feed import Feed, on_device
+from recmodels.stacked.optimizers import Optimizer
+from recmodels.stacked.recorded import WARM_UP, RecordedBatches
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, TrainReport
 from tests.recmodels.trainer_contract import SPLIT
 
@@ -123,10 +123,10 @@ def test_replayed_batches_train_as_launched_ones(
     model: str, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout, batch norm, decay that catches up, rows that fill up, and a last batch of another size included."""
-    monkeypatch.setattr("recmodels.stacked.CompiledOptimizer", Optimizer)
-    monkeypatch.setattr("recmodels.stacked.feeds", on_device)
-    monkeypatch.setattr("recmodels.stacked.LossKernel.of", TorchBCE)
-    monkeypatch.setattr("recmodels.steady._is_compiled", lambda tensor: False)
+    monkeypatch.setattr("recmodels.stacked.trainer.CompiledOptimizer", Optimizer)
+    monkeypatch.setattr("recmodels.stacked.trainer.feeds", on_device)
+    monkeypatch.setattr("recmodels.stacked.trainer.LossKernel.of", TorchBCE)
+    monkeypatch.setattr("recmodels.stacked.steady._is_compiled", lambda tensor: False)
     launched = train(model, protocol)
     replays = []
 
@@ -137,7 +137,7 @@ def test_replayed_batches_train_as_launched_ones(
 
         return RecordedBatches(work, generator, device, record).run
 
-    monkeypatch.setattr("recmodels.stacked._runner", runner)
+    monkeypatch.setattr("recmodels.stacked.trainer._runner", runner)
     check_same(train(model, protocol), launched)
     batches = -(-len(SPLIT.train) // 64)
     assert len(replays) == 2 * (batches - WARM_UP - (len(SPLIT.train) % 64 > 0)) > 0
@@ -150,7 +150,7 @@ def test_cuda_graphs_train_as_launched_batches(
     model: str, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = train(model, protocol, "cuda")
-    monkeypatch.setattr("recmodels.recorded.WARM_UP", 10**9)
+    monkeypatch.setattr("recmodels.stacked.recorded.WARM_UP", 10**9)
     check_same(recorded, train(model, protocol, "cuda"))
 
 

@@ -18,7 +18,7 @@ from recmodels.models.mf import MF
 from recmodels.protocol import STANDARD
 from recmodels.repeated import RepeatedEvaluator
 from recmodels.splits import repeated
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.trainer import StackedTrainer
 from tests.recmodels.test_evaluator import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
 from tests.recmodels.trainer_contract import SPLIT
 

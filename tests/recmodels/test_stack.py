@@ -14,8 +14,8 @@ from torch import nn
 from recmodels.base import Batch
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
-from recmodels.stack import Stack
-from recmodels.steady import SteadyBatchNorm, SteadyLinear, make_steady, members_in_front
+from recmodels.stacked.stack import Stack
+from recmodels.stacked.steady import SteadyBatchNorm, SteadyLinear, make_steady, members_in_front
 
 CPU = torch.device("cpu")
 EXAMPLE = Batch(torch.tensor([0, 1, 2, 3]), torch.tensor([3, 2, 1, 0]))

@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from gploss.program import Program
-from recmodels import stacked
 from recmodels.base import Batch, ModelFactory, build_model
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.stack import Stack
-from recmodels.stacked import STACK_SIZE, StackedTrainer
+from recmodels.stacked import trainer as stacked
+from recmodels.stacked.stack import Stack
+from recmodels.stacked.trainer import STACK_SIZE, StackedTrainer
 from recmodels.trainer import Member, Outcome, State
 from tests.recmodels.trainer_contract import (
     ALL,

@@ -23,15 +23,15 @@ from gploss.operators import OPERATORS, register_operator, unary
 from gploss.program import Program
 from gploss.triton_kernels import interpreted, load_triton_kernels, why_no_triton
 from recmodels.base import ModelFactory
-from recmodels.feed import on_device
 from recmodels.fused.gpu import CHUNK_SIZE, KERNELS, TritonTrainer, _Chunk
 from recmodels.interactions import Interactions
 from recmodels.loss_kernels import TritonLosses
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
-from recmodels.optimizers import Optimizer
 from recmodels.protocol import PAPER, STANDARD, Protocol
-from recmodels.stacked import StackedTrainer
+from recmodels.stacked.feed import on_device
+from recmodels.stacked.optimizers import Optimizer
+from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, TrainReport
 from tests.recmodels.trainer_contract import TrainerContract
 
@@ -239,9 +239,9 @@ def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: 
     arguments = (compiled(BCE, POISON, MAXR), members(protocol, 3), TRAIN, VALIDATION, 2)
     wanted = StackedTrainer(model(protocol), protocol, device="cpu").fit(*arguments, keep="last")
     if DEVICE.type == "cpu":  # take the GPU's path there
-        monkeypatch.setattr("recmodels.stacked.CompiledOptimizer", Optimizer)
-        monkeypatch.setattr("recmodels.stacked.feeds", on_device)
-        monkeypatch.setattr("recmodels.stacked.LossKernel.of", TritonLosses)
+        monkeypatch.setattr("recmodels.stacked.trainer.CompiledOptimizer", Optimizer)
+        monkeypatch.setattr("recmodels.stacked.trainer.feeds", on_device)
+        monkeypatch.setattr("recmodels.stacked.trainer.LossKernel.of", TritonLosses)
     found = StackedTrainer(model(protocol), protocol, device=DEVICE.type).fit(*arguments, keep="last")
     assert found.outcomes == wanted.outcomes
     assert found.states is not None and wanted.states is not None

@@ -2,7 +2,7 @@
 
 Embedding tables have shape (rows, M, d) and are updated only where a batch touches them; all other weights have
 shape (M, ...). The steps are those of `torch.optim.SGD` and `torch.optim.Adagrad`, applied to those rows. Here
-torch takes them, on any device; `recmodels.compiled_optimizer` does on the CPU.
+torch takes them, on any device; `recmodels.stacked.compiled_optimizer` does on the CPU.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A source of `recmodels.compiled.load_compiled`. Each pass goes over memory once: a row is brought up to date, its
 gradients are summed over the batch in the order of the samples, clipped, decayed and applied while it is in
-registers. `recmodels.optimizers` says what the steps mean, and does the same with torch on other devices.
+registers. `recmodels.stacked.optimizers` says what the steps mean, and does the same with torch on other devices.
 
 Arrays called flat hold what is said of them from the first number to the last; d numbers always lie together.
 """
@@ -49,6 +49,24 @@ def read_rows(table, members, size, ids, steps_done, step, shrink, out):
                 out[target + last] = weight + weight * more
 
 
+@njit(inline="always")
+def summed(gradients, first, sample_stride, order, start, end):
+    """Return the sum over samples order[start:end] of 16 neighbours, which begin at `first` for sample 0."""
+    total = load_flat(gradients, first + order[start] * sample_stride)
+    for k in range(start + 1, end):
+        total = total + load_flat(gradients, first + order[k] * sample_stride)
+    return total
+
+
+@njit(inline="always")
+def summed_one(gradients, first, sample_stride, order, start, end):
+    """Return the same of one number."""
+    total = gradients[first + order[start] * sample_stride]
+    for k in range(start + 1, end):
+        total += gradients[first + order[k] * sample_stride]
+    return total
+
+
 @compiled
 def step_sgd(
     table, members, size, gradients, member_stride, sample_stride, order, starts, distinct,
@@ -84,9 +102,7 @@ def step_sgd(
             own, pulls = (row * members + m) * size, m * member_stride
             e = 0
             while e + LANES <= size:
-                total = load_flat(gradients, pulls + order[starts[i]] * sample_stride + e)
-                for k in range(starts[i] + 1, starts[i + 1]):
-                    total = total + load_flat(gradients, pulls + order[k] * sample_stride + e)
+                total = summed(gradients, pulls + e, sample_stride, order, starts[i], starts[i + 1])
                 weight = load_flat(table, own + e)
                 weight = multiply_add(weight, spread(more), weight)
                 pull = bounded(multiply_add(weight, spread(twice), total), spread(clip))
@@ -94,9 +110,7 @@ def step_sgd(
                 store_flat(table, own + e, weight - spread(rate) * pull)
                 e += LANES
             for last in range(e, size):
-                sum_ = gradients[pulls + order[starts[i]] * sample_stride + last]
-                for k in range(starts[i] + 1, starts[i + 1]):
-                    sum_ += gradients[pulls + order[k] * sample_stride + last]
+                sum_ = summed_one(gradients, pulls + last, sample_stride, order, starts[i], starts[i + 1])
                 one = table[own + last]
                 one += one * more
                 sum_ += twice * one
@@ -133,9 +147,7 @@ def step_adagrad(
             own, pulls = (distinct[i] * members + m) * size, m * member_stride
             e = 0
             while e + LANES <= size:
-                total = load_flat(gradients, pulls + order[starts[i]] * sample_stride + e)
-                for k in range(starts[i] + 1, starts[i + 1]):
-                    total = total + load_flat(gradients, pulls + order[k] * sample_stride + e)
+                total = summed(gradients, pulls + e, sample_stride, order, starts[i], starts[i + 1])
                 weight = load_flat(table, own + e)
                 pull = multiply_add(weight, spread(decay), bounded(total, spread(clip)))
                 sums = multiply_add(pull, pull, load_flat(accumulator, own + e))
@@ -143,9 +155,7 @@ def step_adagrad(
                 store_flat(table, own + e, weight - spread(rate) * pull / square_root(sums))
                 e += LANES
             for last in range(e, size):
-                sum_ = gradients[pulls + order[starts[i]] * sample_stride + last]
-                for k in range(starts[i] + 1, starts[i + 1]):
-                    sum_ += gradients[pulls + order[k] * sample_stride + last]
+                sum_ = summed_one(gradients, pulls + last, sample_stride, order, starts[i], starts[i + 1])
                 sum_ = clip if sum_ > clip else sum_
                 sum_ = -clip if sum_ < -clip else sum_
                 one = table[own + last]

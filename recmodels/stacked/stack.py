@@ -16,8 +16,8 @@ import torch
 from torch.func import functional_call
 
 from recmodels.base import Batch
-from recmodels.lookups import row_wise_tables
-from recmodels.steady import make_steady, members_in_front
+from recmodels.stacked.lookups import row_wise_tables
+from recmodels.stacked.steady import make_steady, members_in_front
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
@@ -39,8 +39,8 @@ class Stack:
     All parameters but the row-wise tables are views of one tensor, so that the optimiser takes one step for all.
 
     Torch's linear layers and batch norms are computed so that a member's bits do not depend on the others; see
-    `recmodels.steady`. The same cannot be said of all that a module may do: torch's `sigmoid`, for one, rounds by
-    the position in memory.
+    `recmodels.stacked.steady`. The same cannot be said of all that a module may do: torch's `sigmoid`, for one,
+    rounds by the position in memory.
 
     Args:
         module: the initial weights of all members; it is left as it is.

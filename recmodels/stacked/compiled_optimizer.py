@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from recmodels.compiled import flat_array, load_compiled
-from recmodels.optimizers import Optimizer, Places
+from recmodels.stacked.optimizers import Optimizer, Places
+
+_SOURCE: Final = Path(__file__).with_name("row_kernels.py")
 
 
 class CompiledOptimizer(Optimizer):
-    """`Optimizer` by `recmodels.row_kernels`; arguments as there."""
+    """`Optimizer` by `recmodels.stacked.row_kernels`; arguments as there."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._kernels = load_compiled("row_kernels")
+        self._kernels = load_compiled(_SOURCE)
         self._clip = np.float32(self.clip)
         self._loss_decay = np.float32(self.protocol.loss_decay)
         self._step = 0

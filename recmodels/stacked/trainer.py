@@ -13,15 +13,15 @@ import torch
 from gploss.program import Program
 from recmodels.base import Batch, ModelFactory, build_model, describe_model
 from recmodels.chunk import Chunk, Record, check_fit, chunks, epoch_order, fit_halving, slices
-from recmodels.compiled_optimizer import CompiledOptimizer
-from recmodels.feed import Feed, feeds
 from recmodels.interactions import Interactions
 from recmodels.loss_kernels import LossKernel
 from recmodels.metrics import METRICS, Targets
-from recmodels.optimizers import Optimizer
 from recmodels.protocol import Protocol
-from recmodels.recorded import RecordedBatches
-from recmodels.stack import Stack, copy_state
+from recmodels.stacked.compiled_optimizer import CompiledOptimizer
+from recmodels.stacked.feed import Feed, feeds
+from recmodels.stacked.optimizers import Optimizer
+from recmodels.stacked.recorded import RecordedBatches
+from recmodels.stacked.stack import Stack, copy_state
 from recmodels.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
 
 #: Members in one set of tensors: enough to hide torch's overhead, few enough to stay in the caches.

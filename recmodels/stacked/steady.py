@@ -2,12 +2,13 @@
 
 torch promises no such thing: its batch normalisation adds up in as many parts as there are threads, and its matrix
 products choose other instructions for one matrix than for several, and for memory that is not aligned. On the CPU
-`recmodels.layer_kernels` computes the layers, which is also faster; elsewhere torch does, on aligned memory.
+`recmodels.stacked.layer_kernels` computes the layers, and faster; elsewhere torch does, on aligned memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, cast
 
@@ -19,6 +20,8 @@ from recmodels.compiled import flat_array, load_compiled
 
 #: Numbers in 64 bytes. Matrices with rows of a multiple of this are aligned wherever they stand in a stack.
 _ALIGNED: Final = 16
+
+_SOURCE: Final = Path(__file__).with_name("layer_kernels.py")
 
 Gradients = tuple[torch.Tensor | None, ...]
 
@@ -39,7 +42,7 @@ class SteadyLinear(torch.nn.Linear):
 
 
 def _kernels() -> ModuleType:
-    return load_compiled("layer_kernels")
+    return load_compiled(_SOURCE)
 
 
 def _is_compiled(tensor: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import torch
 
 from recmodels.base import Batch
-from recmodels.feed import Feed
+from recmodels.stacked.feed import Feed
 
 Work: TypeAlias = Callable[[Feed], None]
 

@@ -16,7 +16,7 @@ import torch
 from recmodels.base import Batch
 from recmodels.epoch_index import EpochIndex, Side
 from recmodels.interactions import Interactions
-from recmodels.optimizers import Places
+from recmodels.stacked.optimizers import Places
 
 _NONE: Final[npt.NDArray[np.int64]] = np.empty(0, np.int64)
 
