@@ -59,6 +59,7 @@ def try_losses(
     if authors:
         table["authors' code"] = [f"{AUTHORS[name]:.3f}" if name in AUTHORS else "" for name in table["loss"]]
     report.write_csv_atomic(table, settings.out / "effectiveness.csv")
+    report.write_csv_atomic(seed_table(everybody, effects), settings.out / "effectiveness_seeds.csv")
     found = [loss for loss in losses if loss.name not in AUTHORS]
     sentence = effect_sentence(everybody, effects, {loss.name for loss in found})
     best_first = sorted(zip(everybody, effects, strict=True), key=lambda pair: -_validation(pair[1]))
@@ -122,12 +123,31 @@ def effect_table(losses: Sequence[NamedLoss], effects: Sequence[Effect]) -> pd.D
         row = {"loss": loss.name, "validation AUC": f"{_validation(effect):.4f}"}
         for name in TEST_METRICS:
             row[f"test {'AUC' if name == 'auc' else name}"] = f"{effect.test[name].mean():.4f}"
-        row["sd of test AUC"] = f"{effect.test['auc'].std(ddof=1):.4f}" if len(effect.validation) > 1 else ""
+        auc = effect.test["auc"]
+        row["sd of test AUC"] = f"{auc.std(ddof=1):.4f}" if len(auc) > 1 else ""
+        row["lowest to highest"] = f"{auc.min():.3f} to {auc.max():.3f}"
         row["seeds"] = str(len(effect.validation))
         row["best epochs"] = f"{effect.best_epoch.min()} to {effect.best_epoch.max()}"
         row["formula"] = str(loss.expression)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def seed_table(losses: Sequence[NamedLoss], effects: Sequence[Effect]) -> pd.DataFrame:
+    """A row a loss and seed; seeds have the same numbers for all losses."""
+    frames = [
+        pd.DataFrame(
+            {
+                "loss": loss.name,
+                "seed": range(len(effect.validation)),
+                "validation_auc": effect.validation,
+                "test_auc": effect.test["auc"],
+                "best_epoch": effect.best_epoch,
+            }
+        )
+        for loss, effect in zip(losses, effects, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def effect_sentence(losses: Sequence[NamedLoss], effects: Sequence[Effect], found: set[str]) -> str:

@@ -43,7 +43,8 @@ def test_writes_tables_and_plots(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names > {
         "rounds.csv", "rounds.png", "filters.png", "efficiency.png", "valid.csv", "ranking.csv",
-        "effectiveness.csv", "losses.png", "found.csv", "confirmation.csv", "summary.md", "settings.json",
+        "effectiveness.csv", "effectiveness_seeds.csv", "losses.png", "found.csv",
+        "confirmation.csv", "summary.md", "settings.json",
     }  # fmt: skip
     rounds = pd.read_csv(finished / "rounds.csv")
     assert rounds.groupby(["searcher", "seed"]).size().to_dict() == {("genetic", 0): 2, ("rl", 0): 2}
@@ -63,6 +64,10 @@ def test_published_losses_stand_beside_those_found(finished: Path) -> None:
     table = pd.read_csv(finished / "effectiveness.csv")
     assert {"maxr", "sumr", "hinge_embedding", "logmin", "bce", "focal", "mse"} <= set(table["loss"])
     assert {"test AUC", "test f1", "test accuracy"} <= set(table.columns)
+    seeds = pd.read_csv(finished / "effectiveness_seeds.csv").groupby("loss")["test_auc"].agg(["size", "mean"])
+    assert (seeds["size"] == 2).all()
+    shown = table.set_index("loss")["test AUC"]
+    pd.testing.assert_series_equal(seeds["mean"].round(4)[shown.index], shown, check_names=False, atol=1e-4)
     found = pd.read_csv(finished / "found.csv")
     assert set(found["name"]) == set(table["loss"]) - {
         "maxr", "sumr", "hinge_embedding", "logmin", "bce", "focal", "mse"
