@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import click
 import pandas as pd
-from common import NamedLoss, default_jobs, loss_curves, make_trainer
+from common import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses
 from compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
 from joblib import Parallel, delayed
 from rich.console import Console
@@ -61,6 +61,7 @@ class Settings:
     epochs: int
     splits: int
     population: int
+    start_with: Path | None
     finalists: int
     long_epochs: int
     tuning_seeds: int
@@ -79,6 +80,11 @@ class Settings:
 @click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs of a candidate in a search.")
 @click.option("--splits", type=click.IntRange(1), default=3, help="Validation parts, in search and in choice.")
 @click.option("--population", type=click.IntRange(2), default=100, help="Individuals that survive a round.")
+@click.option(
+    "--start-with",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A text file of losses, a formula a line, that searches begin with beside the hand-made ones.",
+)
 @click.option("--finalists", type=click.IntRange(1), default=10, help="Found losses that are tuned.")
 @click.option("--long-epochs", type=click.IntRange(1), default=20, help="Most epochs in tuning and test.")
 @click.option(
@@ -134,6 +140,9 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
             old.unlink()
     trainer = make_trainer(settings.model, STANDARD, settings.device)
     grammar = replace(Grammar.standard(), name="wide", max_size=_MAX_SIZE, max_depth=_MAX_DEPTH)
+    initial = [loss for _, loss in LOSSES.items()]
+    if settings.start_with is not None:
+        initial += [loss.expression for loss in read_losses(settings.start_with)]
     with Cache(settings.out / "cache.sqlite") as cache:
         cores = [
             LossEvaluator(
@@ -152,7 +161,7 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
             RepeatedEvaluator(cores),
             seed=replicate,
             population_size=settings.population,
-            initial=[loss for _, loss in LOSSES.items() if loss in grammar],
+            initial=[loss for loss in initial if loss in grammar],
         )
         result = searcher.run(settings.budget, checkpoint=checkpoint)
     result.save(checkpoint.with_suffix(".json"))
@@ -188,7 +197,7 @@ def write(
     record = {
         "environment": environment,
         "data": split.describe(),
-        "settings": asdict(settings) | {"out": str(out)},
+        "settings": asdict(settings) | {"out": str(out), "start_with": str(settings.start_with or "")},
         "searches": [{"counts": one.counts, "seconds": one.elapsed[-1]} for one in results],
     }
     report.write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
@@ -200,8 +209,9 @@ def write(
         "",
         report.to_markdown(table),
         "",
-        f"{settings.seeds} genetic search(es) of {settings.budget:,} candidates each from the hand-made losses on "
-        f"({trained:,} trained, {settings.epochs} epochs on {settings.splits} validation parts). The "
+        f"{settings.seeds} genetic search(es) of {settings.budget:,} candidates each, beginning with the hand-made "
+        f"losses{'' if settings.start_with is None else f' and those of {settings.start_with.name}'}: {trained:,} "
+        f"losses trained for {settings.epochs} epochs on {settings.splits} validation parts. The "
         f"{settings.finalists} best were tuned together with the hand-made losses on {settings.splits} validation "
         f"parts with {settings.tuning_seeds} seed(s) each; validation AUC is the mean over them. The found loss "
         f"that is best there was compared on the test part with {settings.tests} fresh seeds: users and seeds "

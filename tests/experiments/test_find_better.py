@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from gploss.result import SearchResult
+
 
 @pytest.fixture(scope="module")
 def main() -> click.Command:
@@ -43,6 +45,16 @@ def test_one_found_loss_stands_beside_the_hand_made_ones(
     again = run(main, ratings, tmp_path, "--jobs", "2", "--resume")
     assert again.exit_code == 0
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confirmation.csv"), table)
+
+
+def test_losses_of_a_file_are_begun_with(main: click.Command, ratings: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("cube: abs(label - pred) * square(label - pred)\n")
+    outcome = run(main, ratings, tmp_path / "out", "--jobs", "1", "--seeds", "1", "--start-with", str(file))
+    assert outcome.exit_code == 0, outcome.output
+    texts = [str(record.expression) for record in SearchResult.load(tmp_path / "out/runs/genetic-0.json").records]
+    assert "mul(abs(add(label, neg(pred))), square(add(label, neg(pred))))" in texts[:12]
+    assert "mine.txt" in (tmp_path / "out" / "summary.md").read_text()
 
 
 def test_errors_are_plain(main: click.Command, tmp_path: Path) -> None:
