@@ -1,7 +1,8 @@
 """Recommender models, datasets, and the trainer that trains a population of them, each with its own loss.
 
 `LossEvaluator` is what a searcher of gploss needs: it screens losses, recognises duplicates, looks them up in
-the cache, trains the rest and measures them on validation data. `confirm` compares what was found with tuned
+the cache, trains the rest and measures them on validation data; `RepeatedEvaluator` takes the mean of several.
+`confirm` compares what was found with tuned
 hand-made losses on the test part, which no search ever sees.
 """
 
@@ -20,7 +21,8 @@ from recmodels.metrics import METRICS
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
-from recmodels.splits import at_random, by_time, leave_one_out
+from recmodels.repeated import RepeatedEvaluator
+from recmodels.splits import at_random, by_time, leave_one_out, repeated
 from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
 
@@ -48,6 +50,7 @@ __all__ = [
     "ModelFactory",
     "Outcome",
     "Protocol",
+    "RepeatedEvaluator",
     "Setting",
     "Split",
     "StackedTrainer",
@@ -64,6 +67,7 @@ __all__ = [
     "interactions_from_frame",
     "leave_one_out",
     "load_dataset",
+    "repeated",
     "synthetic_ratings",
     "tune",
 ]
