@@ -38,7 +38,7 @@ from recmodels.evaluator import LossEvaluator, training_seed
 from recmodels.interactions import Split
 from recmodels.protocol import STANDARD
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import repeated
+from recmodels.splits import repeated_splits
 
 #: Validation parts that searches look at, and those that choices are made on, have seeds of their own.
 _SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2
@@ -124,7 +124,7 @@ def run(settings: Settings, *, resume: bool) -> None:
         seed=settings.seed,
         tuning_seeds=settings.tuning_seeds,
         fresh_seeds=settings.tests,
-        tuning_splits=repeated(split, settings.splits, seed=training_seed(settings.seed, _CHOICE_SPLITS)),
+        tuning_splits=repeated_splits(split, settings.splits, seed=training_seed(settings.seed, _CHOICE_SPLITS)),
         report=console.print,
     )
     write(settings, split, results, comparisons)
@@ -153,7 +153,7 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
                 cache=cache,
             )
             for number, part in enumerate(
-                repeated(split, settings.splits, seed=training_seed(settings.seed, _SEARCH_SPLITS))
+                repeated_splits(split, settings.splits, seed=training_seed(settings.seed, _SEARCH_SPLITS))
             )
         ]
         searcher = GeneticSearcher(

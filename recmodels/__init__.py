@@ -2,8 +2,7 @@
 
 `LossEvaluator` is what a searcher of gploss needs: it screens losses, recognises duplicates, looks them up in
 the cache, trains the rest and measures them on validation data; `RepeatedEvaluator` takes the mean of several.
-`confirm` compares what was found with tuned
-hand-made losses on the test part, which no search ever sees.
+`confirm` compares what was found with tuned hand-made losses on the test part, which no search ever sees.
 """
 
 from gploss.registry import discover
@@ -22,7 +21,7 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import at_random, by_time, leave_one_out, repeated
+from recmodels.splits import at_random, by_time, leave_one_out, repeated_splits
 from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
 
@@ -67,7 +66,7 @@ __all__ = [
     "interactions_from_frame",
     "leave_one_out",
     "load_dataset",
-    "repeated",
+    "repeated_splits",
     "synthetic_ratings",
     "tune",
 ]

@@ -128,7 +128,7 @@ def confirm(
         fresh_seeds: seeds of the comparison on test.
         resamples: bootstrap resamples.
         tuning_splits: what choices are made on, each with `tuning_seeds` seeds; the split's own validation part by
-            default. `recmodels.splits.repeated` gives more.
+            default. `recmodels.splits.repeated_splits` gives more.
         report: told what is done next.
 
     Returns:

@@ -103,7 +103,7 @@ def at_random(
     return _split(f"{name}, at random ({validation:g}, {test:g}, seed {seed})", interactions, part)
 
 
-def repeated(split: Split, count: int, *, share: float = 0.1, seed: int) -> list[Split]:
+def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) -> list[Split]:
     """Return a split and others with the same test part, whose train and validation parts are drawn anew.
 
     One validation part is small, and a search that looks at it a thousand times learns its luck.

@@ -17,7 +17,7 @@ from recmodels.interactions import DataError
 from recmodels.models.mf import MF
 from recmodels.protocol import STANDARD
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import repeated
+from recmodels.splits import repeated_splits
 from recmodels.stacked.trainer import StackedTrainer
 from tests.recmodels.test_evaluator import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
 from tests.recmodels.trainer_contract import SPLIT
@@ -25,7 +25,7 @@ from tests.recmodels.trainer_contract import SPLIT
 
 def cores(count: int = 3, **options: Any) -> list[LossEvaluator]:
     trainer = StackedTrainer(functools.partial(MF, embedding_size=4), STANDARD, device="cpu")
-    splits = repeated(SPLIT, count, seed=0)
+    splits = repeated_splits(SPLIT, count, seed=0)
     return [
         LossEvaluator(part, trainer, **{"epochs": 2, "seed": training_seed(0, k), **options})
         for k, part in enumerate(splits)
@@ -92,7 +92,7 @@ def test_what_has_no_mean_is_refused() -> None:
 
 
 def test_repeated_splits_share_the_test_part_and_no_row_is_lost() -> None:
-    splits = repeated(SPLIT, 4, share=0.2, seed=3)
+    splits = repeated_splits(SPLIT, 4, share=0.2, seed=3)
     assert splits[0] is SPLIT
     whole = SPLIT.train.followed_by(SPLIT.validation)
     rows = sorted(zip(whole.users, whole.items, whole.labels, strict=True))
@@ -103,14 +103,16 @@ def test_repeated_splits_share_the_test_part_and_no_row_is_lost() -> None:
         assert sorted(zip(both.users, both.items, both.labels, strict=True)) == rows
         assert len(split.validation) == pytest.approx(0.2 * len(rows), rel=0.25)
     assert len({split.content_hash for split in splits}) == 4
-    assert [s.content_hash for s in repeated(SPLIT, 4, share=0.2, seed=3)] == [s.content_hash for s in splits]
-    assert repeated(SPLIT, 2, share=0.2, seed=4)[1].content_hash != splits[1].content_hash
+    assert [s.content_hash for s in repeated_splits(SPLIT, 4, share=0.2, seed=3)] == [
+        s.content_hash for s in splits
+    ]
+    assert repeated_splits(SPLIT, 2, share=0.2, seed=4)[1].content_hash != splits[1].content_hash
 
 
 @pytest.mark.parametrize(("count", "share"), [(0, 0.1), (2, 0.0), (2, 1.0)])
 def test_splits_that_cannot_be_drawn_are_refused(count: int, share: float) -> None:
     with pytest.raises(DataError, match="cannot be drawn"):
-        repeated(SPLIT, count, share=share, seed=0)
+        repeated_splits(SPLIT, count, share=share, seed=0)
 
 
 def test_rows_of_other_tables_cannot_be_joined() -> None:
