@@ -24,6 +24,7 @@ from typing import Final, Literal
 import numba
 import pooch
 
+import gploss.compiling  # noqa: F401 (announces what is compiled)
 from gploss.formula import Formula
 from gploss.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
 from gploss.terminals import TERMINALS
