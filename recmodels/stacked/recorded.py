@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import torch
@@ -42,8 +43,7 @@ class RecordedBatches:
     ) -> None:
         self._work = work
         self._generator = generator
-        self._device = device
-        self._record = _graph if record is None else record
+        self._record = partial(_graph, device) if record is None else record
         self._seen = 0
         self._size = 0
         self._static: Feed | None = None
@@ -90,12 +90,18 @@ class RecordedBatches:
         return not self._given_up
 
 
-def _graph(work: Callable[[], None]) -> Callable[[], None]:
+def _graph(device: torch.device, work: Callable[[], None]) -> Callable[[], None]:
     """Record work as a CUDA graph; recording does not do it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+    with torch.cuda.device(device):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
 
 
 def _tensors(feed: Feed) -> list[torch.Tensor]:
