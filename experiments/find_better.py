@@ -38,7 +38,7 @@ from recmodels.evaluator import LossEvaluator, training_seed
 from recmodels.interactions import Split
 from recmodels.protocol import STANDARD
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import repeated_splits
+from recmodels.splits import repeated_splits, rolling_splits
 
 #: Validation parts that searches look at, and those that choices are made on, have seeds of their own.
 _SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2
@@ -60,6 +60,7 @@ class Settings:
     seeds: int
     epochs: int
     splits: int
+    validation: str
     population: int
     start_with: Path | None
     finalists: int
@@ -79,6 +80,12 @@ class Settings:
 @click.option("--seeds", type=click.IntRange(1), default=2, help="Searches.")
 @click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs of a candidate in a search.")
 @click.option("--splits", type=click.IntRange(1), default=3, help="Validation parts, in search and in choice.")
+@click.option(
+    "--validation",
+    type=click.Choice(["drawn", "rolling"]),
+    default="drawn",
+    help="The other validation parts: drawn at random, or each user's last rows before the first part.",
+)
 @click.option("--population", type=click.IntRange(2), default=100, help="Individuals that survive a round.")
 @click.option(
     "--start-with",
@@ -124,10 +131,17 @@ def run(settings: Settings, *, resume: bool) -> None:
         seed=settings.seed,
         tuning_seeds=settings.tuning_seeds,
         fresh_seeds=settings.tests,
-        tuning_splits=repeated_splits(split, settings.splits, seed=training_seed(settings.seed, _CHOICE_SPLITS)),
+        tuning_splits=validation_splits(settings, split, _CHOICE_SPLITS),
         report=console.print,
     )
     write(settings, split, results, comparisons)
+
+
+def validation_splits(settings: Settings, split: Split, purpose: int) -> list[Split]:
+    """Return what losses are rewarded or chosen on; rolling parts are the same for both, training seeds are not."""
+    if settings.validation == "rolling":
+        return rolling_splits(split, settings.splits)
+    return repeated_splits(split, settings.splits, seed=training_seed(settings.seed, purpose))
 
 
 def search(settings: Settings, split: Split, replicate: int, resume: bool) -> SearchResult:
@@ -152,9 +166,7 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
                 seed=training_seed(settings.seed, replicate * settings.splits + number),
                 cache=cache,
             )
-            for number, part in enumerate(
-                repeated_splits(split, settings.splits, seed=training_seed(settings.seed, _SEARCH_SPLITS))
-            )
+            for number, part in enumerate(validation_splits(settings, split, _SEARCH_SPLITS))
         ]
         searcher = GeneticSearcher(
             grammar,
@@ -211,8 +223,8 @@ def write(
         "",
         f"{settings.seeds} genetic search(es) of {settings.budget:,} candidates each, beginning with the hand-made "
         f"losses{'' if settings.start_with is None else f' and those of {settings.start_with.name}'}: {trained:,} "
-        f"losses trained for {settings.epochs} epochs on {settings.splits} validation parts. The "
-        f"{settings.finalists} best were tuned together with the hand-made losses on {settings.splits} validation "
+        f"losses trained for {settings.epochs} epochs on {settings.splits} {settings.validation} validation parts. "
+        f"The {settings.finalists} best were tuned together with the hand-made losses on {settings.splits} "
         f"parts with {settings.tuning_seeds} seed(s) each; validation AUC is the mean over them. The found loss "
         f"that is best there was compared on the test part with {settings.tests} fresh seeds: users and seeds "
         "bootstrapped jointly, paired with the hand-made loss that is best on validation.",

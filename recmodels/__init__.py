@@ -21,7 +21,7 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import at_random, by_time, leave_one_out, repeated_splits
+from recmodels.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
 from recmodels.stacked.trainer import StackedTrainer
 from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
 
@@ -67,6 +67,7 @@ __all__ = [
     "leave_one_out",
     "load_dataset",
     "repeated_splits",
+    "rolling_splits",
     "synthetic_ratings",
     "tune",
 ]

@@ -128,6 +128,30 @@ def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) 
     return splits
 
 
+def rolling_splits(split: Split, count: int) -> list[Split]:
+    """Return a split and others with the same test part, each of which validates on what came before in time.
+
+    Where test holds every user's last rows, a validation part drawn at random is not like it; these are. The second
+    split gives up the first one's validation part, and takes the last positive of each user in what is left, with
+    the rows after it, as `leave_one_out` does; and so on.
+
+    Args:
+        split: the first one; in its train part each user's rows must be in time order, or have timestamps.
+        count: how many there are with it.
+
+    Raises:
+        DataError: a count below 1, or too little data for so many.
+    """
+    if count < 1:
+        raise DataError(f"{split.name}: {count} splits cannot be made")
+    splits, rows = [split], split.train
+    for number in range(1, count):
+        part = leave_one_out(rows)
+        rows = part.train.followed_by(part.validation)
+        splits.append(Split(f"{split.name}, {number} step(s) back in time", rows, part.test, split.test))
+    return splits
+
+
 SPLITS = ("leave_one_out", "by_time", "at_random")
 
 

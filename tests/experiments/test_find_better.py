@@ -50,7 +50,19 @@ def test_one_found_loss_stands_beside_the_hand_made_ones(
 def test_losses_of_a_file_are_begun_with(main: click.Command, ratings: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("cube: abs(label - pred) * square(label - pred)\n")
-    outcome = run(main, ratings, tmp_path / "out", "--jobs", "1", "--seeds", "1", "--start-with", str(file))
+    outcome = run(
+        main,
+        ratings,
+        tmp_path / "out",
+        "--jobs",
+        "1",
+        "--seeds",
+        "1",
+        "--start-with",
+        str(file),
+        "--validation",
+        "rolling",
+    )
     assert outcome.exit_code == 0, outcome.output
     texts = [str(record.expression) for record in SearchResult.load(tmp_path / "out/runs/genetic-0.json").records]
     assert "mul(abs(add(label, neg(pred))), square(add(label, neg(pred))))" in texts[:12]

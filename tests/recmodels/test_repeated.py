@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from recmodels.interactions import DataError
 from recmodels.models.mf import MF
 from recmodels.protocol import STANDARD
 from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import repeated_splits
+from recmodels.splits import repeated_splits, rolling_splits
 from recmodels.stacked.trainer import StackedTrainer
 from tests.recmodels.test_evaluator import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
 from tests.recmodels.trainer_contract import SPLIT
@@ -109,10 +110,33 @@ def test_repeated_splits_share_the_test_part_and_no_row_is_lost() -> None:
     assert repeated_splits(SPLIT, 2, share=0.2, seed=4)[1].content_hash != splits[1].content_hash
 
 
+def test_rolling_splits_step_back_in_time() -> None:
+    splits = rolling_splits(SPLIT, 3)
+    assert splits[0] is SPLIT
+    assert rolling_splits(SPLIT, 3)[2].content_hash == splits[2].content_hash
+    for later, earlier in itertools.pairwise(splits):
+        assert earlier.test == SPLIT.test
+        # what is validated on comes from the end of the later split's train part, user by user, and nothing is lost
+        assert len(earlier.train) + len(earlier.validation) == len(later.train)
+        both = earlier.train.followed_by(earlier.validation)
+        for user in np.unique(later.train.users):
+            own, joined = (part.take(part.users == user) for part in (later.train, both))
+            assert own == joined
+            ending = earlier.validation.take(earlier.validation.users == user)
+            assert not len(ending) or (ending.labels[0] == 1 and ending.labels[1:].sum() == 0)
+
+
 @pytest.mark.parametrize(("count", "share"), [(0, 0.1), (2, 0.0), (2, 1.0)])
 def test_splits_that_cannot_be_drawn_are_refused(count: int, share: float) -> None:
     with pytest.raises(DataError, match="cannot be drawn"):
         repeated_splits(SPLIT, count, share=share, seed=0)
+
+
+def test_too_many_steps_back_are_refused() -> None:
+    with pytest.raises(DataError, match="cannot be made"):
+        rolling_splits(SPLIT, 0)
+    with pytest.raises(DataError):
+        rolling_splits(SPLIT, 200)
 
 
 def test_rows_of_other_tables_cannot_be_joined() -> None:
