@@ -6,7 +6,7 @@ form, so that formulas which only differ in the order of operands are one and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -160,30 +160,40 @@ class Program:
         self._check_shapes(len(rows), scores.shape, labels.shape)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise ValueError(f"rows name losses {rows.min()} to {rows.max()}, but there are {len(self)}")
+        run = self.runner(np.ascontiguousarray(rows, np.int64), real)
+        return run(np.ascontiguousarray(scores, real), np.ascontiguousarray(labels, real))
+
+    def runner(
+        self, rows: npt.NDArray[np.int64], real: type[np.floating[Any]] = np.float32
+    ) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Return `losses` for fixed rows without its checks, for who calls it a thousand times.
+
+        Args:
+            rows: (M,) which of the K losses each row uses.
+            real: dtype of the scores and labels that the result takes, np.float32 or np.float64; they have to be
+                contiguous, (M, N) or (1, N).
+
+        Raises:
+            RuntimeError: an operator of the program was unregistered since.
+        """
         if real.__name__ not in self._cast:
             self.check_operators()
             kernels = load_kernels("float32" if real is np.float32 else "float64")
             with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
                 self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
         kernels, constants, multipliers = self._cast[real.__name__]
-        losses = np.empty((len(rows), scores.shape[-1]), real)
-        gradients = np.empty_like(losses)
-        kernels.run(
-            self.instructions,
-            self.instruction_offsets,
-            constants,
-            self.constant_offsets,
-            self.roots,
-            self.used,
-            self.clamped,
-            multipliers,
-            np.ascontiguousarray(rows, np.int64),
-            np.ascontiguousarray(scores, real),
-            np.ascontiguousarray(labels, real),
-            losses,
-            gradients,
-        )
-        return losses, gradients
+        programs = (
+            self.instructions, self.instruction_offsets, constants, self.constant_offsets,
+            self.roots, self.used, self.clamped, multipliers, rows,
+        )  # fmt: skip
+
+        def run(scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+            losses = np.empty((len(rows), scores.shape[-1]), real)
+            gradients = np.empty_like(losses)
+            kernels.run(*programs, scores, labels, losses, gradients)
+            return losses, gradients
+
+        return run
 
     def _check_shapes(self, count: int, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
         """Compiled code checks no bounds."""

@@ -63,15 +63,17 @@ class CompiledLosses(LossKernel):
     """On the CPU; arguments as in `LossKernel.of`."""
 
     def __init__(self, program: Program, rows: Sequence[int]) -> None:
-        self._program = program
-        self._rows = np.asarray(rows, np.int64)
+        self._run = program.runner(np.array(rows, np.int64))
         self._diverged = np.zeros(len(rows), np.bool_)
 
     def pulls(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return d (mean loss)/d score; see `LossKernel.pulls`."""
-        _, gradients = self._program.losses(scores.detach().float().numpy(), labels.numpy(), self._rows)
-        self._diverged |= ~np.isfinite(gradients).all(axis=1)
-        gradients[self._diverged] = 0.0
+        _, gradients = self._run(scores.detach().float().contiguous().numpy(), labels.unsqueeze(0).numpy())
+        finite = np.isfinite(gradients)
+        if not finite.all():
+            self._diverged |= ~finite.all(axis=1)
+        if self._diverged.any():
+            gradients[self._diverged] = 0.0
         gradients /= len(labels)
         return torch.from_numpy(gradients).to(scores)
 

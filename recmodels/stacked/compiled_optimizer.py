@@ -62,11 +62,11 @@ class CompiledOptimizer(Optimizer):
 
     def end_batch(self) -> None:
         """Count one step."""
-        super().end_batch()
         self._step += 1
 
     def end_epoch(self, tables: dict[str, torch.Tensor]) -> None:
         """Bring every row up to date, so that tables can be read whole."""
+        self.step.fill_(self._step)
         super().end_epoch(tables)
         self._step = 0
 

@@ -64,11 +64,11 @@ class Places:
         order -= firsts[batch_of]
         ids_there, distinct, inverse_there = (torch.from_numpy(part) for part in (ids, ascending[begins], inverse))
         slots = torch.arange(int(sizes.max()))
+        starts = np.insert(begins - firsts[batch_of[begins]], bounds[1:], sizes)
         places = []
-        for batch, first, size, low, high in zip(batches, firsts, sizes, bounds, bounds[1:], strict=False):
-            starts = np.append(begins[low:high] - first, size)
-            rows, own = distinct[low:high], inverse_there[batch]
-            places.append(Places(ids_there[batch], rows, own, slots[: len(rows)], order[batch], starts))
+        for k, (batch, low, high) in enumerate(zip(batches, bounds.tolist(), bounds[1:].tolist(), strict=False)):
+            rows, own, ends = distinct[low:high], inverse_there[batch], starts[low + k : high + k + 1]
+            places.append(Places(ids_there[batch], rows, own, slots[: high - low], order[batch], ends))
         return places
 
 
