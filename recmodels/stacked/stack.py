@@ -83,7 +83,8 @@ class Stack:
         }
         self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters()))
         in_dims = (0, 0 if self.buffers else None, None)
-        self._mapped = torch.vmap(partial(self._one, self._skeleton), in_dims=in_dims, randomness="same")
+        one = partial(_call, self._skeleton, self._tied)
+        self._mapped = torch.vmap(one, in_dims=in_dims, randomness="same")
         self._leading = copy.deepcopy(self._skeleton)
         self._as_they_are = members_in_front(self._leading)
         own = {*self.tables, *self._shapes, *self.buffers}
@@ -141,7 +142,7 @@ class Stack:
             for name, weight in weights.items()
         }
         if self._tied:
-            return self._one(self._leading, shaped, buffers, batch)
+            return _call(self._leading, True, shaped, buffers, batch)
         # What functional_call does, whose checks would take longer than the scores of a small batch.
         both = {**shaped, **buffers}
         for tensors, leaf, name in self._slots:
@@ -151,11 +152,6 @@ class Stack:
     def _needs_room(self, name: str) -> bool:
         """Whether a parameter has to be (M, 1, ...), to stand beside (M, B, ...)."""
         return name not in self._as_they_are and len(self._shapes[name]) < 2
-
-    def _one(self, skeleton: torch.nn.Module, weights: Tensors, buffers: Tensors, batch: Batch) -> torch.Tensor:
-        """Call the module with given weights."""
-        both = (dict(weights), dict(buffers))
-        return cast(torch.Tensor, functional_call(skeleton, both, (batch,), tie_weights=self._tied))
 
     def _compare_ways(self) -> bool:
         """Try on two members and two small batches whether the members can lead: the scores must be the same."""
@@ -214,6 +210,11 @@ class Stack:
             )
         for name, tensor in own.items():
             copy_state(name, tensor, weights[name])
+
+
+def _call(module: torch.nn.Module, tied: bool, weights: Tensors, buffers: Tensors, batch: Batch) -> torch.Tensor:
+    """Call a module with given weights."""
+    return cast(torch.Tensor, functional_call(module, (dict(weights), dict(buffers)), (batch,), tie_weights=tied))
 
 
 def copy_state(name: str, target: torch.Tensor, source: torch.Tensor) -> None:
