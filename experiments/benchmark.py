@@ -157,20 +157,20 @@ def two_cores(bench: Bench) -> Figure:
     """The fused trainer on two cores against one."""
     one, two = fused(PAPER, 1), fused(PAPER, 2)
     both, single = alternate(
-        lambda: epoch_seconds(two, bench, 64, 5), lambda: epoch_seconds(one, bench, 64, 5), bench.repeats
+        lambda: epoch_seconds(two, bench, 64, 5), lambda: epoch_seconds(one, bench, 64, 5), 3 * bench.repeats
     )
     return Figure("two_cores", 1 / both, "candidate-epochs/s", "one core", single / both)
 
 
 def stacked_mf(bench: Bench) -> Figure:
     """The stacked trainer at 32 candidates, MF under protocol paper."""
-    return against_reference("stacked_mf", bench, StackedTrainer(mf(PAPER), PAPER, device="cpu"), mf(PAPER), 32)
+    return against_reference("stacked_mf", bench, StackedTrainer(mf(PAPER), PAPER, device="cpu"), mf(PAPER), 32, 3)
 
 
 def module_deep(bench: Bench) -> Figure:
     """Any module at 32 candidates: DeepModel under protocol paper, against its own loop."""
     model: ModelFactory = partial(DeepModel, initialization="paper")
-    return against_reference("module_deep", bench, StackedTrainer(model, PAPER, device="cpu"), model, 32)
+    return against_reference("module_deep", bench, StackedTrainer(model, PAPER, device="cpu"), model, 32, 3)
 
 
 def gpu_1024(bench: Bench) -> Figure:
