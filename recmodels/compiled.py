@@ -36,5 +36,7 @@ def load_compiled(source: Path) -> ModuleType:
 
 def flat_array(tensor: torch.Tensor) -> Any:
     """Return a tensor's memory from its first number to its last one, as an array of one dimension."""
+    if tensor.is_contiguous():
+        return tensor.detach().view(-1).numpy()
     length = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.detach().as_strided((length,), (1,)).numpy()

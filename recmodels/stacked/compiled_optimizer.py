@@ -32,10 +32,9 @@ class CompiledOptimizer(Optimizer):
             return super().read_rows(name, table, places)
         flat, done = self._arrays(name, table)
         _, members, size = table.shape
-        rows = torch.empty((members, len(places.ids), size))
-        self._kernels.read_rows(
-            flat, members, size, places.ids.numpy(), done, self._step, self._shrink, rows.view(-1).numpy()
-        )
+        ids = places.ids.numpy()
+        rows = torch.empty((members, len(ids), size))
+        self._kernels.read_rows(flat, members, size, ids, done, self._step, self._shrink, rows.view(-1).numpy())
         return rows
 
     def step_rows(

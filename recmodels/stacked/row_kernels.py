@@ -34,11 +34,19 @@ def read_rows(table, members, size, ids, steps_done, step, shrink, out):
         shrink: (steps + 1, M) float32: what n steps' decay adds to a weight, as a fraction of it.
         out: flat (M, B, d), written.
     """
-    for b in range(ids.shape[0]):
+    count = ids.shape[0]
+    if size == 1:
+        for b in range(count):
+            behind, first = step - steps_done[ids[b]], ids[b] * members
+            for m in range(members):
+                weight = table[first + m]
+                out[m * count + b] = weight + weight * shrink[behind, m]
+        return
+    for b in range(count):
         behind = step - steps_done[ids[b]]
         for m in range(members):
             more = shrink[behind, m]
-            source, target = (ids[b] * members + m) * size, (m * ids.shape[0] + b) * size
+            source, target = (ids[b] * members + m) * size, (m * count + b) * size
             e = 0
             while e + LANES <= size:
                 weight = load_flat(table, source + e)
