@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.program import Program
+from recmodels.base import ModelFactory, describe_model
 from recmodels.interactions import Interactions
 from recmodels.metrics import METRICS, Targets, evaluate
-from recmodels.trainer import Keep, Member, Outcome, Progress, State, TrainReport
+from recmodels.protocol import Protocol
+from recmodels.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport, choose_device
 
 ORDER: Final = 1  # purpose of random numbers, beside the seed
 
@@ -170,6 +174,83 @@ class Record:
         states = [state for state in self.states if state is not None]
         joined = State.join(states) if keep != "none" and states else None
         return TrainReport(self.metrics, self.outcomes, self.reasons, self.stopped_at, self.seconds, joined)
+
+
+class ChunkTrainer(Trainer):
+    """A trainer on a device of torch's, whose members are trained chunk by chunk. Subclasses make the chunks.
+
+    Args:
+        model: makes a module for a number of users and items.
+        protocol: optimiser, batch size, clipping, patience.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        metrics: names of validation metrics; the first one steers early stopping.
+        largest: most members in a chunk.
+
+    Raises:
+        ValueError: the device cannot be used.
+        LookupError: a metric is unknown.
+    """
+
+    def __init__(
+        self, model: ModelFactory, protocol: Protocol, *, device: str, metrics: Sequence[str], largest: int
+    ) -> None:
+        self.model = model
+        self.protocol = protocol
+        self.device = choose_device(device)
+        self.metrics = tuple(metrics)
+        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
+        self._largest = largest
+
+    @abstractmethod
+    def _chunk(
+        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
+    ) -> Chunk:
+        """Return members that share a seed, with fresh weights."""
+
+    def describe(self, train: Interactions) -> dict[str, object]:
+        """Return what results depend on beside data, losses and members."""
+        return {
+            "trainer": self.name,
+            "device": self.device.type,
+            "torch": torch.__version__,
+            "protocol": self.protocol.describe(),
+            "model": describe_model(self.model, train.n_users, train.n_items),
+        }
+
+    def fit(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        train: Interactions,
+        validation: Interactions,
+        epochs: int,
+        *,
+        start: State | None = None,
+        keep: Keep = "none",
+        progress: Progress | None = None,
+    ) -> TrainReport:
+        """Train every member; see `Trainer.fit`.
+
+        Raises:
+            ValueError: the model is not one that the trainer knows, epochs below 1, a loss row outside of the
+                program, or start states that do not fit.
+            MemoryError: one member alone is too large for the device.
+        """
+        check_fit(len(program), len(train), members, epochs, start)
+        targets = Targets(validation.labels, validation.users, metrics=self.metrics, device=self.device)
+        report = Record.empty(self.metrics, len(members), epochs)
+
+        def fit(rows: list[int]) -> None:
+            begun = time.perf_counter()
+            chunk = self._chunk(program, [members[row] for row in rows], train, epochs, keep)
+            if start is not None:
+                chunk.load(start if len(start) == 1 else start.take(rows))
+            chunk.run(validation, targets, progress)
+            report.fill(rows, chunk, (time.perf_counter() - begun) / len(rows))
+
+        for rows in chunks(members, start, self._largest):
+            fit_halving(rows, fit)
+        return report.finish(keep)
 
 
 def check_fit(n_losses: int, n_samples: int, members: Sequence[Member], epochs: int, start: State | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ import torch
 
 from gploss.program import Program
 from gploss.triton_kernels import interpreted, load_triton_kernels, why_no_triton
-from recmodels.base import ModelFactory, build_model, describe_model
-from recmodels.chunk import Chunk, Record, check_fit, chunks, epoch_order, fit_halving, slices
+from recmodels.base import ModelFactory, build_model
+from recmodels.chunk import Chunk, ChunkTrainer, epoch_order, fit_halving, slices
 from recmodels.epoch_index import EpochIndex
 from recmodels.interactions import Interactions
 from recmodels.loss_kernels import DeviceProgram, launching_on
-from recmodels.metrics import METRICS, Targets
 from recmodels.models.mf import MF
 from recmodels.protocol import Protocol
-from recmodels.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
+from recmodels.trainer import Keep, Member, State
 
 #: Most candidates in one launch. A GPU is full from about a thousand.
 CHUNK_SIZE: Final = 4096
@@ -42,7 +40,7 @@ _GLOBAL: Final = "global_bias"
 _DENSE: Final = "dense"  # name of the global bias in the optimiser state, as in the stacked trainer
 
 
-class TritonTrainer(Trainer):
+class TritonTrainer(ChunkTrainer):
     """Trains matrix factorisation (`MF`) on a CUDA device, thousands of candidates at once.
 
     Weights, batches and steps are those of `StackedTrainer`; results differ by rounding only. With
@@ -78,59 +76,15 @@ class TritonTrainer(Trainer):
         reason = why_no_triton()
         if reason is not None:
             raise ValueError(f"the Triton trainer cannot be used: {reason}")
-        self.model = model
-        self.protocol = protocol
-        self.device = choose_device(device)
+        super().__init__(model, protocol, device=device, metrics=metrics, largest=chunk_size)
         if self.device.type != "cuda" and not interpreted():
             raise ValueError("the Triton trainer needs a CUDA device; on the CPU use another trainer")
-        self.metrics = tuple(metrics)
-        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
         self.chunk_size = chunk_size
 
-    def describe(self, train: Interactions) -> dict[str, object]:
-        """Return what results depend on beside data, losses and members."""
-        return {
-            "trainer": self.name,
-            "device": self.device.type,
-            "torch": torch.__version__,
-            "protocol": self.protocol.describe(),
-            "model": describe_model(self.model, train.n_users, train.n_items),
-        }
-
-    def fit(
-        self,
-        program: Program,
-        members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
-        epochs: int,
-        *,
-        start: State | None = None,
-        keep: Keep = "none",
-        progress: Progress | None = None,
-    ) -> TrainReport:
-        """Train every member; see `Trainer.fit`.
-
-        Raises:
-            ValueError: the model is not `MF`, epochs below 1, a loss row outside of the program, or start states
-                that do not fit.
-            MemoryError: one candidate alone is too large for the device.
-        """
-        check_fit(len(program), len(train), members, epochs, start)
-        targets = Targets(validation.labels, validation.users, metrics=self.metrics, device=self.device)
-        report = Record.empty(self.metrics, len(members), epochs)
-
-        def fit(rows: list[int]) -> None:
-            begun = time.perf_counter()
-            chunk = _Chunk(self, program, [members[row] for row in rows], train, epochs, keep)
-            if start is not None:
-                chunk.load(start if len(start) == 1 else start.take(rows))
-            chunk.run(validation, targets, progress)
-            report.fill(rows, chunk, (time.perf_counter() - begun) / len(rows))
-
-        for rows in chunks(members, start, self.chunk_size):
-            fit_halving(rows, fit)
-        return report.finish(keep)
+    def _chunk(
+        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
+    ) -> Chunk:
+        return _Chunk(self, program, members, train, epochs, keep)
 
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""

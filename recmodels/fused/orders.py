@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from recmodels.chunk import epoch_order, slices
 from recmodels.interactions import Interactions
 
 #: Bytes of orders that are kept for a seed; further epochs are worked out each time.
@@ -17,8 +18,6 @@ KEPT_BYTES: Final = 32 * 2**20
 
 #: Rows of users and items together that fit in a word beside its two flags.
 MOST_ROWS: Final = 2**30
-
-_ORDER: Final = 1  # purpose of random numbers, beside the seed: as in `recmodels.stacked.trainer`
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Orders:
 
     def _make(self, epoch: int) -> Order:
         train = self._train
-        order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(len(train))
+        order = epoch_order(self._seed, epoch, len(train))
         words = np.empty((2, len(train)), np.uint32)
         alone = np.empty(len(self._bounds) - 1, np.int64)
         counts, places = np.zeros((2, train.n_users + train.n_items), np.int32)
@@ -88,10 +87,7 @@ class Orders:
 
 def batch_bounds(count: int, size: int) -> npt.NDArray[np.int64]:
     """Return where batches begin and end; a last batch of one sample joins the one before."""
-    bounds = np.append(np.arange(0, count, size, dtype=np.int64), count)
-    if len(bounds) > 2 and count - bounds[-2] == 1:
-        bounds = np.delete(bounds, -2)
-    return bounds
+    return np.array([0, *(batch.stop for batch in slices(count, size))], np.int64)
 
 
 @njit(nogil=True, cache=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
@@ -11,18 +10,17 @@ import numpy.typing as npt
 import torch
 
 from gploss.program import Program
-from recmodels.base import Batch, ModelFactory, build_model, describe_model
-from recmodels.chunk import Chunk, Record, check_fit, chunks, epoch_order, fit_halving, slices
+from recmodels.base import Batch, ModelFactory, build_model
+from recmodels.chunk import Chunk, ChunkTrainer, epoch_order, slices
 from recmodels.interactions import Interactions
 from recmodels.loss_kernels import LossKernel
-from recmodels.metrics import METRICS, Targets
 from recmodels.protocol import Protocol
 from recmodels.stacked.compiled_optimizer import CompiledOptimizer
 from recmodels.stacked.feed import Feed, feeds
 from recmodels.stacked.optimizers import Optimizer
 from recmodels.stacked.recorded import RecordedBatches
 from recmodels.stacked.stack import Stack, copy_state
-from recmodels.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
+from recmodels.trainer import Keep, Member, State
 
 #: Members in one set of tensors: enough to hide torch's overhead, few enough to stay in the caches.
 STACK_SIZE: Final = 32
@@ -34,7 +32,7 @@ _DROPOUT: Final = 2  # purpose of random numbers, beside the seed
 _DENSE: Final = "dense"  # name of the stack's flat parameters in the optimiser state
 
 
-class StackedTrainer(Trainer):
+class StackedTrainer(ChunkTrainer):
     """Trains any `torch.nn.Module`, members with the same seed together.
 
     Weights of a chunk of members are stacked in one tensor a parameter, scores come from
@@ -66,55 +64,13 @@ class StackedTrainer(Trainer):
     ) -> None:
         if stack_size < 1:
             raise ValueError("stack_size must be at least 1")
-        self.model = model
-        self.protocol = protocol
-        self.device = choose_device(device)
-        self.metrics = tuple(metrics)
-        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
+        super().__init__(model, protocol, device=device, metrics=metrics, largest=stack_size)
         self.stack_size = stack_size
 
-    def describe(self, train: Interactions) -> dict[str, object]:
-        """Return what results depend on beside data, losses and members."""
-        return {
-            "trainer": self.name,
-            "device": self.device.type,
-            "torch": torch.__version__,
-            "protocol": self.protocol.describe(),
-            "model": describe_model(self.model, train.n_users, train.n_items),
-        }
-
-    def fit(
-        self,
-        program: Program,
-        members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
-        epochs: int,
-        *,
-        start: State | None = None,
-        keep: Keep = "none",
-        progress: Progress | None = None,
-    ) -> TrainReport:
-        """Train every member; see `Trainer.fit`.
-
-        Raises:
-            ValueError: epochs below 1, a loss row outside of the program, or start states that do not fit.
-        """
-        check_fit(len(program), len(train), members, epochs, start)
-        targets = Targets(validation.labels, validation.users, metrics=self.metrics, device=self.device)
-        report = Record.empty(self.metrics, len(members), epochs)
-
-        def fit(rows: list[int]) -> None:
-            begun = time.perf_counter()
-            chunk = _Chunk(self, program, [members[row] for row in rows], train, epochs, keep)
-            if start is not None:
-                chunk.load(start if len(start) == 1 else start.take(rows))
-            chunk.run(validation, targets, progress)
-            report.fill(rows, chunk, (time.perf_counter() - begun) / len(rows))
-
-        for rows in chunks(members, start, self.stack_size):
-            fit_halving(rows, fit)
-        return report.finish(keep)
+    def _chunk(
+        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
+    ) -> Chunk:
+        return _Chunk(self, program, members, train, epochs, keep)
 
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
