@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from common import (
     grammar_of,
     long_protocol,
     make_trainer,
+    side_by_side,
 )
-from joblib import Parallel, delayed
 from rich.console import Console
 
 from gploss import plots, report
@@ -75,8 +74,8 @@ def search(settings: Settings, split: Split, *, resume: bool, console: Console) 
 
     Replicates go side by side, with the same results for any number of jobs.
     """
-    jobs = (delayed(run_replicate)(settings, split, replicate, resume) for replicate in range(settings.seeds))
-    for replicate, lines in enumerate(Parallel(n_jobs=settings.jobs)(jobs)):
+    arguments = [(settings, split, replicate, resume) for replicate in range(settings.seeds)]
+    for replicate, lines in enumerate(side_by_side(run_replicate, arguments, settings.jobs)):
         for line in lines:
             console.print(f"phase 1: seed {replicate}: {line}")
     history, evaluations = histories(settings), evaluation_table(settings)
@@ -90,8 +89,6 @@ def search(settings: Settings, split: Split, *, resume: bool, console: Console) 
 
 def run_replicate(settings: Settings, split: Split, replicate: int, resume: bool) -> list[str]:
     """Run every searcher once, one after the other; return a line of text about each."""
-    if settings.jobs > 1:
-        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
     with Cache(settings.out / "cache.sqlite") as cache:
         return [run_search(settings, split, cache, name, replicate, resume) for name in settings.searchers]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from joblib import cpu_count
+from joblib import Parallel, cpu_count, delayed
 
 import rl.searcher  # noqa: F401 (registers the searcher "rl")
 from gploss import plots
@@ -32,6 +33,8 @@ from recmodels.trainer import Trainer
 from rl.searcher import RLSearcher
 
 discover("recmodels.models")
+
+T = TypeVar("T")
 
 #: Test AUC that AutoLossGen's authors' code gives on MovieLens 100K (their own split, MF, one seed): at the epoch
 #: with the best validation AUC, after at most 300 epochs, stopping after 100 without a better one. Their hinge is
@@ -68,6 +71,21 @@ def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
 def default_jobs(device: str, seeds: int) -> int:
     """Return how many seeds run at the same time: as many as cores, but on a GPU one after the other."""
     return 1 if device.startswith("cuda") else min(seeds, cpu_count())
+
+
+def side_by_side(run: Callable[..., T], arguments: Iterable[tuple[Any, ...]], jobs: int) -> list[T]:
+    """Return what a function returns for each tuple of arguments, in their order; `jobs` of them run at a time."""
+    calls = (delayed(_plainly if jobs > 1 else _as_it_is)(run, *own) for own in arguments)
+    return list(Parallel(n_jobs=jobs)(calls))
+
+
+def _plainly(run: Callable[..., T], *arguments: Any) -> T:
+    os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
+    return run(*arguments)
+
+
+def _as_it_is(run: Callable[..., T], *arguments: Any) -> T:
+    return run(*arguments)
 
 
 def grammar_of(protocol: Protocol) -> Grammar:

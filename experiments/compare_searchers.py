@@ -9,7 +9,6 @@ hand-made and published ones, all tuned alike, from fresh seeds, on the test spl
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import warnings
@@ -21,8 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from common import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer
-from joblib import Parallel, delayed
+from common import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
 from rich.console import Console
 
 from gploss import plots, report
@@ -178,15 +176,13 @@ def reference_rewards(settings: Settings, split: Split, cache: Cache) -> dict[st
 
 def search(settings: Settings, split: Split, *, resume: bool) -> list[SearchResult]:
     """Run every searcher once a replicate; replicates go side by side, with the same results for any number."""
-    jobs = (delayed(run_replicate)(settings, split, replicate, resume) for replicate in range(settings.seeds))
-    replicates = Parallel(n_jobs=settings.jobs)(jobs)
+    arguments = [(settings, split, replicate, resume) for replicate in range(settings.seeds)]
+    replicates = side_by_side(run_replicate, arguments, settings.jobs)
     return [result for replicate in replicates for result in replicate]
 
 
 def run_replicate(settings: Settings, split: Split, replicate: int, resume: bool) -> list[SearchResult]:
     """Run every searcher once, one after the other."""
-    if settings.jobs > 1:
-        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
     results = []
     with Cache(settings.out / "cache.sqlite") as cache:
         evaluator = settings.evaluator(split, replicate, cache)

@@ -11,7 +11,6 @@ is best there is the only one that is compared on the test part.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +19,8 @@ from typing import Any, Final
 
 import click
 import pandas as pd
-from common import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses
+from common import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
 from compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
-from joblib import Parallel, delayed
 from rich.console import Console
 
 from gploss import plots, report
@@ -116,8 +114,8 @@ def run(settings: Settings, *, resume: bool) -> None:
     console = Console(stderr=True)
     (settings.out / "runs").mkdir(parents=True, exist_ok=True)
     split = load_dataset(settings.dataset)
-    searches = (delayed(search)(settings, split, replicate, resume) for replicate in range(settings.seeds))
-    results = Parallel(n_jobs=settings.jobs)(searches)
+    arguments = [(settings, split, replicate, resume) for replicate in range(settings.seeds)]
+    results = side_by_side(search, arguments, settings.jobs)
     found = [evaluation.expression for evaluation in best_evaluations(results)]
     known = {loss.canonical() for _, loss in LOSSES.items()}
     found = [loss for loss in found if loss.canonical() not in known][: settings.finalists]
@@ -146,8 +144,6 @@ def validation_splits(settings: Settings, split: Split, purpose: int) -> list[Sp
 
 def search(settings: Settings, split: Split, replicate: int, resume: bool) -> SearchResult:
     """Run one genetic search from the hand-made losses on."""
-    if settings.jobs > 1:
-        os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
     checkpoint = settings.out / "runs" / f"genetic-{replicate}.sqlite"
     if not resume:
         for old in checkpoint.parent.glob(f"{checkpoint.name}*"):
