@@ -27,7 +27,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n 2
 
 bench: $(INSTALLED)
-	$(VENV_PYTHON) experiments/benchmark.py --out results/bench
+	$(VENV_PYTHON) experiments/bench/benchmark.py --out results/bench
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check $(SOURCES)

@@ -21,7 +21,9 @@ from typing import Any, Final
 import click
 import numpy as np
 import pandas as pd
-from common import (
+from rich.console import Console
+
+from experiments.parts import (
     alternating,
     alternating_searcher,
     grammar_of,
@@ -31,21 +33,20 @@ from common import (
     plain_searcher,
     searcher_names,
 )
-from rich.console import Console
-
-from gploss import plots, report
-from gploss.budget import Budget
-from gploss.evaluation import Evaluation
-from gploss.losses import LOSSES
-from gploss.record import Progress
-from gploss.reward import BaselineFilter
-from gploss.screening import Reason
-from gploss.searcher import Callback, StopSearch
-from recmodels.base import MODELS
+from gploss.loss_function import LOSSES
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.screening.screening import Reason
+from gploss.search.budget import Budget
+from gploss.search.evaluation import Evaluation
+from gploss.search.record import Progress
+from gploss.search.reward import BaselineFilter
+from gploss.search.searcher import Callback, StopSearch
+from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
-from recmodels.protocol import PROTOCOLS, Protocol
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.models.base import MODELS
+from recmodels.training.protocol import PROTOCOLS, Protocol
 
 
 @dataclass(frozen=True)

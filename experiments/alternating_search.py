@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import (
+from rich.console import Console
+
+from experiments.parts import (
     NamedLoss,
     alternating,
     alternating_searcher,
@@ -16,19 +18,18 @@ from common import (
     make_trainer,
     side_by_side,
 )
-from rich.console import Console
-
-from gploss import plots, report
-from gploss.budget import Budget
-from gploss.cache import Cache
-from gploss.evaluation import Evaluation, Status
-from gploss.expression import Expression
-from gploss.program import Program
-from gploss.result import SearchResult
-from gploss.screening import DIRECTION_NEEDED, DIRECTION_POINTS, right_directions
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
-from recmodels.protocol import Protocol
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.screening.screening import DIRECTION_NEEDED, DIRECTION_POINTS, right_directions
+from gploss.search.budget import Budget
+from gploss.search.cache import Cache
+from gploss.search.evaluation import Evaluation, Status
+from gploss.search.result import SearchResult
+from recmodels.data.interactions import Split
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.training.protocol import Protocol
 
 #: Losses whose directions are looked at together.
 _AT_A_TIME = 64
@@ -130,7 +131,7 @@ def run_search(settings: Settings, split: Split, cache: Cache, name: str, replic
 
 
 def steps(history: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
-    """A row a round, as `gploss.plots.efficiency` takes it: what the recommender has reached, and at what cost."""
+    """A row a round, for `gploss.report.plots.efficiency`: what the recommender has reached, and at what cost."""
     frames = []
     for (name, seed), run in history.groupby(["searcher", "seed"], sort=False):
         own = evaluations[(evaluations["searcher"] == name) & (evaluations["seed"] == seed)]

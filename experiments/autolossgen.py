@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from alternating_search import Settings, check, search, survivors
-from common import default_jobs, long_epochs, published, read_losses, searcher_names
-from effect_test import try_losses
 from rich.console import Console
 
-from gploss.cache import Cache
-from recmodels.base import MODELS
+from experiments.alternating_search import Settings, check, search, survivors
+from experiments.effect_test import try_losses
+from experiments.parts import default_jobs, long_epochs, published, read_losses, searcher_names
+from gploss.search.cache import Cache
 from recmodels.datasets import load_dataset
-from recmodels.protocol import PROTOCOLS
+from recmodels.models.base import MODELS
+from recmodels.training.protocol import PROTOCOLS
 
 PUBLISHED = "published"
 

@@ -20,23 +20,24 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from common import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
 from rich.console import Console
 
-from gploss import plots, report
-from gploss.cache import Cache
-from gploss.evaluation import Evaluation, Status
-from gploss.grammar import Grammar
-from gploss.losses import LOSSES
-from gploss.result import SearchResult
-from gploss.searcher import SEARCHERS
-from recmodels.base import MODELS
-from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm
+from experiments.parts import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
+from gploss.language.grammar import Grammar
+from gploss.loss_function import LOSSES
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.search.cache import Cache
+from gploss.search.evaluation import Evaluation, Status
+from gploss.search.result import SearchResult
+from gploss.search.searcher import SEARCHERS
+from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
-from recmodels.protocol import PROTOCOLS, STANDARD, Protocol
-from recmodels.trainer import Trainer
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.models.base import MODELS
+from recmodels.training.protocol import PROTOCOLS, STANDARD, Protocol
+from recmodels.training.trainer import Trainer
+from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm
 
 #: Losses that every search is measured against.
 REFERENCES = ("bce", "mse", "hinge", "focal", "maxr", "sumr", "logmin")

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from alternating_search import Settings
-from common import (
+from rich.console import Console
+
+from experiments.alternating_search import Settings
+from experiments.compare_searchers import confirmation_sentence, confirmation_table
+from experiments.parts import (
     AUTHORS,
     RANKING_REPLICATE,
     TEST_REPLICATE,
@@ -19,16 +22,14 @@ from common import (
     make_trainer,
     published,
 )
-from compare_searchers import confirmation_sentence, confirmation_table
-from rich.console import Console
-
-from gploss import plots, report
-from gploss.cache import Cache
-from gploss.evaluation import Evaluation, Status
-from recmodels.confirmation import HAND_MADE, Candidate, confirm
-from recmodels.effectiveness import TEST_METRICS, Effect, effectiveness
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.search.cache import Cache
+from gploss.search.evaluation import Evaluation, Status
+from recmodels.data.interactions import Split
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm
+from recmodels.verdict.effectiveness import TEST_METRICS, Effect, effectiveness
 
 #: Losses ranked together.
 _AT_A_TIME = 64

@@ -19,24 +19,25 @@ from typing import Any, Final
 
 import click
 import pandas as pd
-from common import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
-from compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
 from rich.console import Console
 
-from gploss import plots, report
-from gploss.cache import Cache
-from gploss.grammar import Grammar
-from gploss.losses import LOSSES
-from gploss.result import SearchResult
+from experiments.compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
+from experiments.parts import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
+from gploss.language.grammar import Grammar
+from gploss.loss_function import LOSSES
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.search.cache import Cache
+from gploss.search.result import SearchResult
 from gploss.searchers.genetic import GeneticSearcher
-from recmodels.base import MODELS
-from recmodels.confirmation import HAND_MADE, Candidate, Comparison, confirm
+from recmodels.data.interactions import Split
+from recmodels.data.splits import repeated_splits, rolling_splits
 from recmodels.datasets import load_dataset
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
-from recmodels.protocol import STANDARD
-from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import repeated_splits, rolling_splits
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.evaluators.repeated import RepeatedEvaluator
+from recmodels.models.base import MODELS
+from recmodels.training.protocol import STANDARD
+from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm
 
 #: Validation parts that searches look at, and those that choices are made on, have seeds of their own.
 _SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2

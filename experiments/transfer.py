@@ -19,7 +19,10 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from common import (
+from rich.console import Console
+
+from experiments.compare_searchers import best_evaluations
+from experiments.parts import (
     RANKING_REPLICATE,
     NamedLoss,
     grammar_of,
@@ -28,19 +31,17 @@ from common import (
     published,
     searcher_names,
 )
-from compare_searchers import best_evaluations
-from rich.console import Console
-
-from gploss import plots, report
-from gploss.cache import Cache
-from gploss.expression import Expression
-from gploss.losses import LOSSES
-from recmodels.base import MODELS
-from recmodels.confirmation import HAND_MADE, Candidate, confirm
+from gploss.language.expression import Expression
+from gploss.loss_function import LOSSES
+from gploss.report import plots
+from gploss.report import tables as report
+from gploss.search.cache import Cache
+from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
-from recmodels.evaluator import LossEvaluator, training_seed
-from recmodels.interactions import Split
-from recmodels.protocol import STANDARD
+from recmodels.evaluators.evaluator import LossEvaluator, training_seed
+from recmodels.models.base import MODELS
+from recmodels.training.protocol import STANDARD
+from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm
 
 #: Of a search's best losses, so many are trained again with other seeds to choose the one that goes on a journey.
 _CHOICE, _CHOICE_SEEDS = 10, 3

@@ -11,23 +11,23 @@ Example:
     ...
 """
 
-from gploss.budget import Budget
-from gploss.cache import Cache, CacheEntry, CacheError
-from gploss.checkpoint import Checkpoint, CheckpointError
-from gploss.evaluation import Evaluation, EvaluationKey, Evaluator, Status
-from gploss.expression import Expression, ExpressionError, ParseError
-from gploss.formula import FormulaError
-from gploss.grammar import Grammar, GrammarError
-from gploss.losses import LOSSES, ExpressionLoss, Loss
-from gploss.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
-from gploss.program import Program
-from gploss.record import Progress
+from gploss.compute.program import Program
+from gploss.language.expression import Expression, ExpressionError, ParseError
+from gploss.language.formula import FormulaError
+from gploss.language.grammar import Grammar, GrammarError
+from gploss.language.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
+from gploss.loss_function import LOSSES, ExpressionLoss, Loss
 from gploss.registry import Registry, discover
-from gploss.result import Candidate, ResultError, SearchResult
-from gploss.reward import BaselineFilter, Reward
-from gploss.screening import Reason, Screening, screen
-from gploss.search_run import StopSearch
-from gploss.searcher import SEARCHERS, AskTellSearcher, Searcher
+from gploss.screening.screening import Reason, Screening, screen
+from gploss.search.budget import Budget
+from gploss.search.cache import Cache, CacheEntry, CacheError
+from gploss.search.checkpoint import Checkpoint, CheckpointError
+from gploss.search.evaluation import Evaluation, EvaluationKey, Evaluator, Status
+from gploss.search.record import Progress
+from gploss.search.result import Candidate, ResultError, SearchResult
+from gploss.search.reward import BaselineFilter, Reward
+from gploss.search.run import StopSearch
+from gploss.search.searcher import SEARCHERS, AskTellSearcher, Searcher
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
 

@@ -6,24 +6,24 @@ the cache, trains the rest and measures them on validation data; `RepeatedEvalua
 """
 
 from gploss.registry import discover
-from recmodels.alternating import AlternatingEvaluator, Step
-from recmodels.base import MODELS, Batch, ModelFactory
-from recmodels.confirmation import HAND_MADE, Candidate, Comparison, Setting, Tuned, confirm, tune
+from recmodels.data.download import DownloadError
+from recmodels.data.frames import Vocabulary, interactions_from_frame
+from recmodels.data.interactions import DataError, Interactions, Split
+from recmodels.data.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
 from recmodels.datasets import DATASETS, Dataset, load_dataset
 from recmodels.datasets.synthetic import ratings as synthetic_ratings
-from recmodels.download import DownloadError
-from recmodels.effectiveness import Effect, effectiveness
-from recmodels.evaluator import LossEvaluator
-from recmodels.frames import Vocabulary, interactions_from_frame
-from recmodels.interactions import DataError, Interactions, Split
+from recmodels.evaluators.alternating import AlternatingEvaluator, Step
+from recmodels.evaluators.evaluator import LossEvaluator
+from recmodels.evaluators.repeated import RepeatedEvaluator
 from recmodels.metrics import METRICS
+from recmodels.models.base import MODELS, Batch, ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
-from recmodels.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
-from recmodels.repeated import RepeatedEvaluator
-from recmodels.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
-from recmodels.stacked.trainer import StackedTrainer
-from recmodels.trainer import Member, Outcome, State, Trainer, TrainReport
+from recmodels.training.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
+from recmodels.training.stacked.trainer import StackedTrainer
+from recmodels.training.trainer import Member, Outcome, State, Trainer, TrainReport
+from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, Setting, Tuned, confirm, tune
+from recmodels.verdict.effectiveness import Effect, effectiveness
 
 __all__ = [
     "DATASETS",

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gploss.evaluation import JSON, Evaluation, Evaluator
-from gploss.expression import Expression
-from gploss.grammar import Grammar
-from gploss.operators import OPERATORS
-from gploss.reward import BaselineFilter
-from gploss.searcher import SEARCHERS, AskTellSearcher, whole_number
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.language.operators import OPERATORS
+from gploss.search.evaluation import JSON, Evaluation, Evaluator
+from gploss.search.reward import BaselineFilter
+from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
 from rl.controller import Controller, Formulas
 from rl.reinforce import add_entropy_bonus, moving_baselines, policy_loss
 

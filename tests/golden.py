@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 import gploss
-from gploss.evaluation import EvaluationKey
-from gploss.expression import Expression
-from gploss.losses import LOSSES
-from gploss.screening import screen
-from recmodels.evaluator import LossEvaluator, program_text
-from recmodels.fused.trainer import FusedTrainer
-from recmodels.interactions import Interactions, Split
+from gploss.language.expression import Expression
+from gploss.loss_function import LOSSES
+from gploss.screening.screening import screen
+from gploss.search.evaluation import EvaluationKey
+from recmodels.data.interactions import Interactions, Split
+from recmodels.evaluators.evaluator import LossEvaluator, program_text
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
-from recmodels.protocol import PAPER, STANDARD
-from recmodels.stacked.trainer import StackedTrainer
-from recmodels.trainer import Trainer
+from recmodels.training.fused.trainer import FusedTrainer
+from recmodels.training.protocol import PAPER, STANDARD
+from recmodels.training.stacked.trainer import StackedTrainer
+from recmodels.training.trainer import Trainer
 
 EPOCHS: Final = 3
 SEED: Final = 7

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.expression import Expression
+from gploss.language.expression import Expression
 
 Floats = npt.NDArray[np.float64]
 

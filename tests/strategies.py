@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from gploss.expression import Expression
-from gploss.grammar import Grammar
-from gploss.operators import unary
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.language.operators import unary
 
 #: A user's own operator: log(1 + e^x), written so that it does not overflow.
 SOFTPLUS = unary("softplus", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)")

@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from gploss.evaluation import JSON, Evaluation, Status
-from gploss.expression import Expression
-from gploss.program import Program
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from gploss.search.evaluation import JSON, Evaluation, Status
 
 #: A focal loss with both labels in one formula: (label - pred)^2 times the cross-entropy.
 FOCAL = (
@@ -33,7 +33,7 @@ def gradients(expressions: Sequence[Expression]) -> Gradients:
 
 
 class SyntheticEvaluator:
-    """Implements `gploss.evaluation.Evaluator` without training anything.
+    """Implements `gploss.search.evaluation.Evaluator` without training anything.
 
     The reward is 0.5 + 0.5 * cosine between the candidate's and the target's gradient: 1 for the hidden loss and
     its multiples, about 0.5 for unrelated ones. A steep candidate "diverges".

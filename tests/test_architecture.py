@@ -1,43 +1,51 @@
-"""The arrows between modules go one way, and what is promised of every module holds."""
+"""The project as a whole: arrows go one way, what is promised of every module holds, pins and versions agree."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("gploss", "rl", "recmodels", "experiments")
+from tests.documents import PROJECT
 
-#: What each may import of the others.
-ALLOWED = {
-    "gploss": set(),
-    "rl": {"gploss"},
-    "recmodels": {"gploss"},
-    "experiments": {"gploss", "rl", "recmodels"},
+#: What each package may import of the others.
+MAY_IMPORT = {
+    "gploss": {"gploss"},
+    "rl": {"rl", "gploss"},
+    "recmodels": {"recmodels", "gploss"},
+    "experiments": {"experiments", "gploss", "rl", "recmodels"},
 }
+LIBRARIES = ("gploss", "rl", "recmodels")
+SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+MOST_NAMES = 13
 
 
 def sources() -> dict[str, Path]:
     """Every module by its dotted name; a package by its own."""
     found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+    for package in MAY_IMPORT:
+        for path in sorted((PROJECT / package).rglob("*.py")):
+            parts = path.relative_to(PROJECT).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
 SOURCES = sources()
-
-
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in SOURCES.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -52,77 +60,120 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield inner if inner in SOURCES else str(node.module)
 
 
-GRAPH = {name: {target for target in imports(tree_of(path)) if target in SOURCES} for name, path in SOURCES.items()}
+GRAPH = {name: {target for target in imports(tree) if target in SOURCES} for name, tree in TREES.items()}
 
 
 def test_there_is_something_to_look_at() -> None:
     assert len(SOURCES) > 30
-    assert "gploss.operators" in GRAPH["gploss.expression"]
-    assert "gploss.expression" in GRAPH["rl.searcher"]
+    assert "gploss.language.operators" in GRAPH["gploss.language.expression"]
+    assert "gploss.language.expression" in GRAPH["rl.searcher"]
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_packages_import_in_one_direction(name: str) -> None:
     package = name.split(".")[0]
-    others = {target.split(".")[0] for target in GRAPH[name]} - {package}
-    assert others <= ALLOWED[package], f"{name} imports {others - ALLOWED[package]}"
+    assert {target.split(".")[0] for target in GRAPH[name]} <= MAY_IMPORT[package]
+    # What a package's __init__ exports is for users: modules import from where things are.
+    assert not GRAPH[name] & set(LIBRARIES)
+
+
+def test_no_cycle() -> None:
+    TopologicalSorter(GRAPH).prepare()  # raises CycleError, with the cycle
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_users_need_no_tools_of_development(name: str) -> None:
-    tops = {target.split(".")[0] for target in imports(tree_of(SOURCES[name]))}
+    tops = {target.split(".")[0] for target in imports(TREES[name])}
     assert not tops & {"tests", "pytest", "hypothesis"}
     if not name.startswith("experiments"):  # the benchmark compares with scikit-learn
         assert "sklearn" not in tops
 
 
-def test_no_cycle() -> None:
-    done: set[str] = set()
-
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        assert name not in way, " -> ".join((*way[way.index(name) :], name))
-        if name not in done:
-            for target in sorted(GRAPH[name]):
-                visit(target, (*way, name))
-            done.add(name)
-
-    for name in GRAPH:
-        visit(name, ())
-
-
 @pytest.mark.parametrize("name", SOURCES)
+def test_nothing_is_executed_or_unpickled(name: str) -> None:
+    nodes = list(ast.walk(TREES[name]))
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not called & {"eval", "exec", "compile", "__import__"}
+    unpicklers = {"pickle", "cPickle", "shelve", "dill", "cloudpickle"}
+    assert not unpicklers & {target.split(".")[0] for target in imports(TREES[name])}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.split(".")[0] in LIBRARIES])
 def test_imports_stand_at_the_top(name: str) -> None:
-    for node in ast.walk(tree_of(SOURCES[name])):
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             hidden = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
             assert not hidden, f"line {hidden[0].lineno}"
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_nothing_is_executed_or_unpickled(name: str) -> None:
-    tree = tree_of(SOURCES[name])
-    called = {
-        node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not called & {"eval", "exec", "compile", "__import__"}
-    assert not {"pickle", "shelve", "dill"} & {target.split(".")[0] for target in imports(tree)}
+def test_every_folder_is_a_package() -> None:
+    for path in SOURCES.values():
+        assert (path.parent / "__init__.py").exists(), path
 
 
-def test_every_package_is_listed() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)
-    listed = project["tool"]["setuptools"]["packages"]
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for package in ("gploss", "rl", "recmodels")
-        for path in (ROOT / package).rglob("*.py")
-    }
-    assert sorted(listed) == sorted(found)
-    for package in found:
-        assert (ROOT / package.replace(".", "/") / "__init__.py").exists(), package
+def test_no_folder_shows_too_much() -> None:
+    for folder in {path.parent for path in SOURCES.values()}:
+        shown = [path for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+        assert len(shown) <= MOST_NAMES + 1, f"{folder}: {len(shown)} names"  # __init__.py aside
+
+
+@pytest.mark.parametrize("package", LIBRARIES)
+def test_packages_are_marked_as_typed(package: str) -> None:
+    assert (PROJECT / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize("package", LIBRARIES)
+def test_public_names_exist_and_are_documented(package: str) -> None:
+    module = importlib.import_module(package)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        thing = getattr(module, name)
+        own = isinstance(thing, type) or type(thing).__name__ == "function"
+        assert not own or thing.__doc__, f"{package}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("package", LIBRARIES)
+def test_each_package_imports_alone(package: str) -> None:
+    code = f"import sys, {package}; print(*sorted(set({tuple(MAY_IMPORT)!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= MAY_IMPORT[package]
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name.split(".")[0] == "gploss"])
 def test_examples_in_docstrings_are_true(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))  # prints what differs
     assert result.failed == 0
+
+
+def pinned() -> dict[str, Version]:
+    lines = (PROJECT / "constraints.txt").read_text().splitlines()
+    rows = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pins: dict[str, Version] = {}
+    for row in rows:
+        (pin,) = row.specifier
+        assert pin.operator == "==" and row.url is None
+        assert canonicalize_name(row.name) not in pins, f"{row.name} stands there twice"
+        pins[canonicalize_name(row.name)] = Version(pin.version)
+    return pins
+
+
+def test_every_requirement_is_pinned_to_a_version_that_it_allows() -> None:
+    pins = pinned()
+    project = SETTINGS["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_pins_name_no_build() -> None:
+    assert not [name for name, version in pinned().items() if version.local]
+    assert pinned()["torch"] == Version("2.13.0")
+
+
+def test_versions_agree() -> None:
+    version = SETTINGS["project"]["version"]
+    assert re.search(rf"^## {re.escape(version)}", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    oldest = SpecifierSet(SETTINGS["project"]["requires-python"])
+    assert "3.11" in oldest and "3.10" not in oldest
+    assert "sys.version_info < (3, 11)" in (PROJECT / "Makefile").read_text()

@@ -23,7 +23,7 @@ def copy(tmp_path: Path) -> Path:
     for package in PACKAGES:
         shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()
-    for name in ("gploss/test_searcher.py", "synthetic.py"):
+    for name in ("gploss/search/test_searcher.py", "synthetic.py"):
         shutil.copy(PROJECT / "tests" / name, tmp_path / "tests")
     return tmp_path
 
@@ -61,7 +61,7 @@ def test_an_operator_in_ones_own_code(tmp_path: Path) -> None:
 def test_an_operator_of_gploss(copy: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(recipe("An operator"))) if isinstance(node, ast.Call)]
     (row,) = [ast.unparse(call) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "unary"]
-    table = copy / "gploss" / "operators.py"
+    table = copy / "gploss" / "language" / "operators.py"
     end = "\n):\n    register_operator(_row)\n"
     assert table.read_text().count(end) == 1
     table.write_text(table.read_text().replace(end, f"\n    {row},{end}"))

@@ -1,1 +1,1 @@
-"""The searchers, one file each; every module here registers its searcher in `gploss.searcher.SEARCHERS`."""
+"""The searchers, one file each; every module here registers its searcher in `gploss.search.searcher.SEARCHERS`."""

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from deap import base, tools
 
-from gploss.evaluation import JSON, Evaluation, Evaluator, Status
-from gploss.expression import Expression
-from gploss.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
-from gploss.grammar import Grammar, GrammarError
-from gploss.reward import BaselineFilter
-from gploss.searcher import SEARCHERS, AskTellSearcher, whole_number
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar, GrammarError
+from gploss.search.evaluation import JSON, Evaluation, Evaluator, Status
+from gploss.search.reward import BaselineFilter
+from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
+from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
 
 _TRIES = 20
 """How often an offspring that is not new is bred again, and then how often a random tree is drawn."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gploss.evaluation import Evaluation, Evaluator
-from gploss.expression import Expression
-from gploss.genetic_trees import possible_sizes
-from gploss.grammar import Grammar
-from gploss.reward import BaselineFilter
-from gploss.searcher import SEARCHERS, AskTellSearcher
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.search.evaluation import Evaluation, Evaluator
+from gploss.search.reward import BaselineFilter
+from gploss.search.searcher import SEARCHERS, AskTellSearcher
+from gploss.searchers.genetic_trees import possible_sizes
 
 
 class RandomSearcher(AskTellSearcher):

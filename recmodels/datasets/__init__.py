@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from gploss.registry import Registry, discover
-from recmodels.interactions import DataError, Split
+from recmodels.data.interactions import DataError, Split
 
 DATA_VARIABLE = "GPLOSS_DATA"
 

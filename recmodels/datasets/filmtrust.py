@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from recmodels.data.interactions import DataError, Split
 from recmodels.datasets import DATA_VARIABLE, DATASETS, Dataset, data_folder, table
-from recmodels.interactions import DataError, Split
 
 NAME = "filmtrust"
 FILE = "ratings.tsv"

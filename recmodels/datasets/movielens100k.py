@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gploss.kernels import cache_folder
+from gploss.compute.cpu import cache_folder
+from recmodels.data.download import fetch
+from recmodels.data.interactions import DataError, Split
 from recmodels.datasets import DATA_VARIABLE, DATASETS, Dataset, data_folder, table
-from recmodels.download import fetch
-from recmodels.interactions import DataError, Split
 
 NAME = "ml-100k"
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recmodels.data.interactions import Split
 from recmodels.datasets import DATASETS, Dataset, table
-from recmodels.interactions import Split
 
 NAME = "synthetic"
 N_USERS, N_ITEMS, N_RATINGS = 943, 1682, 100_000

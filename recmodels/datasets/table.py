@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recmodels.data.frames import OnDuplicates, interactions_from_frame
+from recmodels.data.interactions import DataError, Split
+from recmodels.data.splits import split_by_name
+from recmodels.data.tables import read_table
 from recmodels.datasets import DATASETS, Dataset
-from recmodels.frames import OnDuplicates, interactions_from_frame
-from recmodels.interactions import DataError, Split
-from recmodels.splits import split_by_name
-from recmodels.tables import read_table
 
 PARTS = ("train", "validation", "test")
 SPLIT_INDEX = ["part", "file", "line"]

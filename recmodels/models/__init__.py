@@ -1,1 +1,1 @@
-"""Recommender models, one a file; each registers itself in `recmodels.base.MODELS`."""
+"""Recommender models, one a file; each registers itself in `recmodels.models.base.MODELS`."""

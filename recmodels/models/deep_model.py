@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from recmodels.base import MODELS, Batch
+from recmodels.models.base import MODELS, Batch
 
 
 class DeepModel(torch.nn.Module):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from recmodels.base import MODELS, Batch
+from recmodels.models.base import MODELS, Batch
 
 
 class MF(torch.nn.Module):

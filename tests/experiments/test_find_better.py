@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from gploss.result import SearchResult
+from gploss.search.result import SearchResult
 
 
 @pytest.fixture(scope="module")

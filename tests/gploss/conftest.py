@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gploss.operators import OPERATORS, Operator, register_operator
+from gploss.language.operators import OPERATORS, Operator, register_operator
 from tests.strategies import SOFTPLUS
 
 

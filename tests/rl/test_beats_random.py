@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from gploss.evaluation import Evaluation, Status
-from gploss.expression import Expression
-from gploss.grammar import Grammar
-from gploss.searcher import AskTellSearcher
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.search.evaluation import Evaluation, Status
+from gploss.search.searcher import AskTellSearcher
 from gploss.searchers.random_search import RandomSearcher
 from rl.searcher import RLSearcher
 from tests.synthetic import SyntheticEvaluator

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gploss.evaluation import JSON, Evaluation, Status
-from gploss.expression import Expression
-from gploss.grammar import Grammar
-from gploss.searcher import SEARCHERS
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.search.evaluation import JSON, Evaluation, Status
+from gploss.search.searcher import SEARCHERS
 from rl.searcher import RLSearcher
 
 SMALL = replace(Grammar.paper(), name="small", max_size=4, max_depth=4)

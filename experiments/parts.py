@@ -1,0 +1,203 @@
+"""What the experiments share: which trainer trains a model, the protocols' grammars and long runs, known losses."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+
+import rl.searcher  # noqa: F401 (registers the searcher "rl")
+from gploss.language.expression import Expression, ExpressionError
+from gploss.language.grammar import Grammar
+from gploss.loss_function import LOSSES
+from gploss.registry import discover
+from gploss.report import plots
+from gploss.screening.screening import screen
+from gploss.search.evaluation import Evaluator
+from gploss.search.reward import BaselineFilter
+from gploss.search.searcher import SEARCHERS, AskTellSearcher
+from gploss.searchers.genetic import GeneticSearcher
+from gploss.searchers.random_search import RandomSearcher
+from recmodels.evaluators.alternating import AlternatingEvaluator
+from recmodels.evaluators.evaluator import LossEvaluator
+from recmodels.models.base import MODELS, ModelFactory
+from recmodels.training.choice import choose_trainer
+from recmodels.training.protocol import STANDARD, Protocol
+from recmodels.training.trainer import Trainer
+from rl.searcher import RLSearcher
+
+discover("recmodels.models")
+
+T = TypeVar("T")
+
+#: Test AUC that AutoLossGen's authors' code gives on MovieLens 100K (their own split, MF, one seed): at the epoch
+#: with the best validation AUC, after at most 300 epochs, stopping after 100 without a better one. Their hinge is
+#: torch's HingeEmbeddingLoss on the score.
+AUTHORS: Final = {
+    "maxr": 0.677,
+    "sumr": 0.652,
+    "hinge_embedding": 0.626,
+    "logmin": 0.593,
+    "bce": 0.565,
+    "focal": 0.553,
+    "mse": 0.507,
+}
+
+#: Seeds of searches, of rankings and of tests never meet.
+RANKING_REPLICATE: Final = 2_000_000
+TEST_REPLICATE: Final = 3_000_000
+
+_STANDARD_EPOCHS, _PAPER_EPOCHS = 30, 300
+
+
+def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
+    """Return what trains a model under a protocol.
+
+    Args:
+        model_name: as registered in `MODELS`.
+        protocol: how to train.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+    factory: ModelFactory = functools.partial(MODELS[model_name], initialization=protocol.initialization)
+    return choose_trainer(factory, protocol, device=device)
+
+
+def default_jobs(device: str, seeds: int) -> int:
+    """Return how many seeds run at the same time: as many as cores, but on a GPU one after the other."""
+    return 1 if device.startswith("cuda") else min(seeds, cpu_count())
+
+
+def side_by_side(run: Callable[..., T], arguments: Iterable[tuple[Any, ...]], jobs: int) -> list[T]:
+    """Return what a function returns for each tuple of arguments, in their order; `jobs` of them run at a time."""
+    calls = (delayed(_plainly if jobs > 1 else _as_it_is)(run, *own) for own in arguments)
+    return list(Parallel(n_jobs=jobs)(calls))
+
+
+def _plainly(run: Callable[..., T], *arguments: Any) -> T:
+    os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
+    return run(*arguments)
+
+
+def _as_it_is(run: Callable[..., T], *arguments: Any) -> T:
+    return run(*arguments)
+
+
+def grammar_of(protocol: Protocol) -> Grammar:
+    """Return the protocol's own grammar."""
+    return Grammar.paper() if protocol.name == "paper" else Grammar.standard()
+
+
+def long_protocol(protocol: Protocol) -> Protocol:
+    """Return the protocol of training from scratch to the end: "paper" has its regulariser in the loss as well."""
+    return replace(protocol, loss_decay=1e-4) if protocol.name == "paper" else protocol
+
+
+def long_epochs(protocol: Protocol) -> int:
+    """Return how long training from scratch may last; the protocol's patience ends it earlier."""
+    return _PAPER_EPOCHS if protocol.name == "paper" else _STANDARD_EPOCHS
+
+
+@dataclass(frozen=True)
+class NamedLoss:
+    """A loss as a user gave it."""
+
+    name: str
+    expression: Expression
+
+
+def read_losses(path: Path) -> list[NamedLoss]:
+    """Read losses from a text file: a line a formula or known name, which may begin with ``name:``.
+
+    Empty lines and what follows a ``#`` do not count.
+
+    Raises:
+        ValueError: a line cannot be read; the message names it.
+    """
+    losses = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        name, colon, formula = text.partition(":")
+        formula = formula.strip() if colon else text
+        try:
+            expression = LOSSES[formula] if formula in LOSSES else Expression.parse(formula)
+        except ExpressionError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        losses.append(NamedLoss(name.strip() if colon or formula in LOSSES else f"loss {number}", expression))
+    if not losses:
+        raise ValueError(f"{path} holds no loss: write one formula a line")
+    return losses
+
+
+def published() -> list[NamedLoss]:
+    """Return the seven losses that AutoLossGen's authors compare."""
+    return [NamedLoss(name, LOSSES[name]) for name in AUTHORS]
+
+
+def alternating(
+    core: LossEvaluator, step_trainer: Trainer, rounds: int | None = None, samples: int = 100
+) -> AlternatingEvaluator:
+    """Return phase 1's evaluator: as many fresh samples as a round has are tried where none of these will do."""
+    return AlternatingEvaluator(
+        core, step_trainer=step_trainer, samples_per_round=samples, fresh_samples=samples, rounds=rounds
+    )
+
+
+def alternating_searcher(
+    name: str, grammar: Grammar, evaluator: AlternatingEvaluator, seed: int, *, reward_filter: bool | None = None
+) -> AskTellSearcher:
+    """Return a searcher whose batches fit into rounds.
+
+    Args:
+        name: "rl" (10 proposals at a time, one update), "genetic" (30 survivors) or "random".
+        grammar: what may be proposed.
+        evaluator: alternating.
+        seed: of the searcher.
+        reward_filter: whether rewards below the baseline count as -1; by default for "rl" only, since a population
+            ranks its members, and needs no baseline.
+    """
+    use_filter = name == "rl" if reward_filter is None else reward_filter
+    baseline = BaselineFilter(start=evaluator.start_value) if use_filter else None
+    searcher: AskTellSearcher
+    if name == "genetic":
+        searcher = GeneticSearcher(grammar, evaluator, seed=seed, reward_filter=baseline, population_size=30)
+    else:
+        searcher = SEARCHERS[name](grammar, evaluator, seed=seed, reward_filter=baseline)
+    searcher.proposals_per_round = 10 if name == "rl" else min(50, evaluator.samples_per_round)
+    return searcher
+
+
+def plain_searcher(name: str, grammar: Grammar, evaluator: Evaluator, seed: int) -> AskTellSearcher:
+    """Return a searcher with its defaults."""
+    return SEARCHERS[name](grammar, evaluator, seed=seed)
+
+
+def searcher_names() -> list[str]:
+    """Return the searchers that there are."""
+    return [RLSearcher.name, GeneticSearcher.name, RandomSearcher.name]
+
+
+def loss_curves(losses: Sequence[NamedLoss], scale_free: bool) -> dict[str, plots.Curves]:
+    """Value and gradient of losses, as trained, against the score, for `gploss.report.plots.loss_curves`."""
+    scores = np.linspace(-6, 6, 241)
+    curves: dict[str, plots.Curves] = {}
+    for loss in losses:
+        program = screen([loss.expression], scale_free=scale_free).program
+        (ones, ones_gradient), (zeros, zeros_gradient) = (
+            program.losses(scores, np.full_like(scores, label)) for label in (1.0, 0.0)
+        )
+        name = loss.name if loss.name in LOSSES else f"{loss.name}: {loss.expression}"
+        curves[name] = (scores, ones[0], zeros[0], ones_gradient[0], zeros_gradient[0])
+    return curves
+
+
+def is_standard(protocol: Protocol) -> bool:
+    """Return whether a protocol is the default one, under which losses can be tuned and confirmed."""
+    return protocol.name == STANDARD.name

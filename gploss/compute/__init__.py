@@ -1,0 +1,1 @@
+"""Many losses at once: programs, and the kernels that run them."""

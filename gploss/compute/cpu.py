@@ -1,0 +1,222 @@
+"""Compiled kernels: the operator table written into `cpu_template.py`, cached on disk by content.
+
+The name of the cache folder is a hash of everything the code depends on (template, operators, terminals, versions
+of numba and Python), because numba itself would find an old kernel again after an imported file has changed. A
+user's own operator therefore costs one compilation, and nothing stale is ever run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from types import ModuleType
+from typing import Final, Literal
+
+import numba
+import pooch
+
+import gploss.compute.announce  # noqa: F401 (announces what is compiled)
+from gploss.language.formula import Formula
+from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
+from gploss.language.terminals import TERMINALS
+
+Precision = Literal["float32", "float64"]
+
+_TEMPLATE: Final = Path(__file__).with_name("cpu_template.py")
+
+
+class KernelError(RuntimeError):
+    """Compiled kernels cannot be stored; the message names the folder and what to do."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for compiled kernels and downloads: ``$GPLOSS_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("GPLOSS_CACHE") or pooch.os_cache("gploss"))
+
+
+def load_kernels(precision: Precision) -> ModuleType:
+    """Return the interpreter of today's operator table, compiled on first use.
+
+    Args:
+        precision: "float32" for training, "float64" for screening and fingerprints.
+
+    Raises:
+        KernelError: the cache folder cannot be written.
+    """
+    return _load(precision, _table())
+
+
+def opcode(operator_name: str) -> int:
+    """Return the number that stands for an operator in a program's instructions."""
+    return OPERATORS.names().index(operator_name)
+
+
+def _table() -> str:
+    """Everything outside of the template that the code depends on, as text."""
+    return json.dumps(
+        {
+            "operators": [operator.describe() for _, operator in OPERATORS.items()],
+            "terminals": [
+                [name, terminal.value.text, terminal.derivative and terminal.derivative.text]
+                for name, terminal in TERMINALS.items()
+            ],
+            "numba": numba.__version__,
+            "python": platform.python_version(),
+        }
+    )
+
+
+@lru_cache(maxsize=8)
+def _load(precision: Precision, table: str) -> ModuleType:
+    return import_source("gploss_kernels", _generate(precision), table)
+
+
+def import_source(kind: str, source: str, depends_on: str) -> ModuleType:
+    """Store generated code in the cache folder, where it is not there yet, and import it.
+
+    Args:
+        kind: first part of the module's name.
+        source: the code.
+        depends_on: everything else that what is compiled from it depends on, as text.
+
+    Raises:
+        KernelError: the cache folder cannot be written.
+    """
+    name = f"{kind}_{blake2b((source + depends_on).encode(), digest_size=12).hexdigest()}"
+    path = cache_folder() / "kernels" / name / f"{name}.py"
+    if not path.exists():
+        _write(path, source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise KernelError(f"{path} cannot be imported; delete its folder and try again")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _write(path: Path, source: str) -> None:
+    """Write atomically: another process sees the whole file or none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            file.write(source)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise KernelError(
+            f"compiled kernels cannot be stored in {path.parent} ({error}); "
+            "set the environment variable GPLOSS_CACHE to a folder that can be written"
+        ) from error
+
+
+def _generate(precision: Precision) -> str:
+    """Write the operator table into the template."""
+    numbers: dict[str, str] = {}
+
+    def number(value: float) -> str:
+        name = f"NUMBER_{len(numbers)}"
+        return numbers.setdefault(repr(value), name)
+
+    def code(formula: Formula, **variables: str) -> str:
+        return formula.render(variables, number=number, indicator="(ONE if {} else ZERO)".format)
+
+    sections = {
+        "forward": _forward(code),
+        "backward": _backward(code),
+        "terminals": _terminals(code),
+        "chain": _chain(code),
+        "real": [f"REAL = np.{precision}"],
+        "terminal_count": [f"TERMINAL_COUNT = {len(TERMINALS)}"],
+        "clamp_low": [f"CLAMP_LOW = REAL({CLAMP_LOW!r})"],
+        "clamp_high": [f"CLAMP_HIGH = REAL({CLAMP_HIGH!r})"],
+    }
+    for name in ("exp", "log", "tanh"):
+        sections[name] = [f"return {name}_single(x)" if precision == "float32" else f"return np.{name}(x)"]
+    sections["numbers"] = [f"{name} = REAL({value})" for value, name in numbers.items()]
+    return fill_template(_TEMPLATE.read_text(), sections)
+
+
+Code = Callable[..., str]
+
+_OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row would cost more than the arithmetic
+
+
+def _forward(code: Code) -> list[str]:
+    lines = []
+    for number, (_, operator) in enumerate(OPERATORS.items()):
+        operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
+        lines += [
+            f"elif opcode == {number}:  # {operator.name}",
+            "    for j in range(n):",
+            f"        values[slot, j] = {code(operator.value, **operands)}",
+        ]
+    return lines
+
+
+def _backward(code: Code) -> list[str]:
+    lines = []
+    for number, (_, operator) in enumerate(OPERATORS.items()):
+        operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
+        lines.append(f"elif opcode == {number}:  # {operator.name}")
+        for bit, (formula, side) in enumerate(zip(operator.derivatives, ("left", "right"), strict=False)):
+            derivative = code(formula, **operands, value="values[slot, j]")
+            lines += [
+                f"    if needs & {1 << bit}:",
+                "        for j in range(n):",
+                f"            adjoints[{side}, j] += adjoints[slot, j] * {derivative}",
+            ]
+    return lines
+
+
+def _terminals(code: Code) -> list[str]:
+    lines = []
+    for slot, (_, terminal) in enumerate(TERMINALS.items()):
+        lines += [
+            f"if used & {1 << slot}:  # {terminal.name}",
+            "    for j in range(n):",
+            f"        values[{slot}, j] = {code(terminal.value, score='scores[j]', label='labels[j]')}",
+        ]
+    return lines
+
+
+def _chain(code: Code) -> list[str]:
+    lines = []
+    for slot, (_, terminal) in enumerate(TERMINALS.items()):
+        if terminal.derivative is not None:
+            derivative = code(terminal.derivative, score="scores[j]", label="labels[j]", value=f"values[{slot}, j]")
+            lines += [
+                f"if used & {1 << slot}:  # {terminal.name}",
+                "    for j in range(n):",
+                f"        gradients[j] += adjoints[{slot}, j] * {derivative}",
+            ]
+    return lines
+
+
+def fill_template(template: str, sections: dict[str, list[str]]) -> str:
+    """Replace each marked line, and the lines indented below it, by a section's lines at its indentation."""
+    result: list[str] = []
+    skip_deeper_than: int | None = None
+    for line in template.splitlines():
+        indentation = len(line) - len(line.lstrip())
+        if skip_deeper_than is not None:
+            if line.strip() and indentation > skip_deeper_than:
+                continue
+            skip_deeper_than = None
+        marker = re.search(r"  # @(\w+)$", line)
+        if marker is None:
+            result.append(line)
+            continue
+        result += [" " * indentation + filled for filled in sections.pop(marker[1])]
+        skip_deeper_than = indentation
+    if sections:
+        raise AssertionError(f"the kernel template has no place for {sorted(sections)}")
+    return "\n".join(result) + "\n"

@@ -1,0 +1,147 @@
+"""GPU kernels: the operator table written into `gpu_template.py`, cached on disk by content.
+
+Triton compiles functions from source files, so that the generated code is stored, and imported from there, as
+`gploss.compute.cpu` does for the CPU. Triton comes with PyTorch for CUDA. With ``TRITON_INTERPRET=1`` in the
+environment the same kernels run on the CPU, slowly: for tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import re
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from gploss.compute.cpu import KernelError, fill_template, import_source
+from gploss.language.formula import Formula
+from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
+from gploss.language.terminals import TERMINALS
+
+_TEMPLATE: Final = Path(__file__).with_name("gpu_template.py")
+_IMPORT: Final = re.compile(r"^from gploss\.compute\.gpu_template import .*$\n?", re.MULTILINE)
+_HEADER: Final = re.compile(r"^(import triton.*|from __future__.*)$\n?", re.MULTILINE)
+
+
+def why_no_triton() -> str | None:
+    """Return why Triton cannot be used here, or None if it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed; it comes with PyTorch for CUDA"
+    return None
+
+
+def interpreted() -> bool:
+    """Whether Triton runs kernels in its interpreter on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
+
+
+def load_triton_kernels(source: Path | None = None) -> ModuleType:
+    """Return the interpreter of today's operator table for GPUs, with the kernels of a file that uses it.
+
+    Args:
+        source: a file whose line ``from gploss.compute.gpu_template import ...`` is replaced by the interpreter.
+
+    Raises:
+        KernelError: Triton is not there, or the cache folder cannot be written.
+    """
+    reason = why_no_triton()
+    if reason is not None:
+        raise KernelError(f"there are no GPU kernels: {reason}")
+    return _load(source, _versions())
+
+
+def _versions() -> str:
+    """Everything outside of the sources that the generated code depends on, as text."""
+    return json.dumps(
+        {
+            "operators": [operator.describe() for _, operator in OPERATORS.items()],
+            "terminals": [
+                [name, terminal.value.text, terminal.derivative and terminal.derivative.text]
+                for name, terminal in TERMINALS.items()
+            ],
+            "triton": version("triton"),
+            "python": platform.python_version(),
+            "interpreted": interpreted(),
+        }
+    )
+
+
+@lru_cache(maxsize=8)
+def _load(source: Path | None, versions: str) -> ModuleType:
+    text = _generate()
+    if source is not None:
+        _, found, rest = _split(source.read_text())
+        if not found:
+            raise AssertionError(f"{source} does not use the interpreter")
+        text += _HEADER.sub("", rest)
+    return import_source("gploss_triton", text, versions)
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Split a file at the import of the template: docstring and imports, that line, and the code below."""
+    match = _IMPORT.search(text)
+    if match is None:
+        return text, "", ""
+    return text[: match.start()], match[0], text[match.end() :]
+
+
+def _code(formula: Formula, **variables: str) -> str:
+    return formula.render(variables, function="op_{}".format, indicator="tl.where({}, 1.0, 0.0)".format)
+
+
+def _generate() -> str:
+    """Write the operator table into the template."""
+    sections = {
+        "terminal_count": [f"TERMINAL_COUNT: tl.constexpr = tl.constexpr({len(TERMINALS)})"],
+        "clamp_low": [f"CLAMP_LOW: tl.constexpr = tl.constexpr({CLAMP_LOW!r})"],
+        "clamp_high": [f"CLAMP_HIGH: tl.constexpr = tl.constexpr({CLAMP_HIGH!r})"],
+        "terminals": [
+            f"tl.store(slots + {slot} * BLOCK + place, {_code(terminal.value, score='score', label='label')})"
+            for slot, (_, terminal) in enumerate(TERMINALS.items())
+        ],
+        "forward": _forward(),
+        "backward": _backward(),
+        "chain": _chain(),
+    }
+    return fill_template(_TEMPLATE.read_text(), sections)
+
+
+def _forward() -> list[str]:
+    lines = []
+    for number, (_, operator) in enumerate(OPERATORS.items()):
+        operands = dict(zip(operator.operand_names, ("a", "b"), strict=False))
+        lines += [
+            f"elif opcode == {number}:  # {operator.name}",
+            f"    value = {_code(operator.value, **operands)}",
+        ]
+    return lines
+
+
+def _backward() -> list[str]:
+    lines = []
+    for number, (_, operator) in enumerate(OPERATORS.items()):
+        operands = dict(zip(operator.operand_names, ("a", "b"), strict=False))
+        lines.append(f"elif opcode == {number}:  # {operator.name}")
+        lines += [
+            f"    {side} = adjoint * {_code(formula, **operands, value='value')}"
+            for formula, side in zip(operator.derivatives, ("to_left", "to_right"), strict=False)
+        ]
+    return lines
+
+
+def _chain() -> list[str]:
+    lines = []
+    for slot, (_, terminal) in enumerate(TERMINALS.items()):
+        if terminal.derivative is not None:
+            derivative = _code(terminal.derivative, score="score", label="label", value="value")
+            lines += [
+                f"if (terminals_used & {1 << slot}) != 0:  # {terminal.name}",
+                f"    value = tl.load(slots + {slot} * BLOCK + place)",
+                f"    gradient += tl.load(adjoints + {slot} * BLOCK + place) * {derivative}",
+            ]
+    return lines

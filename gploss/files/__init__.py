@@ -1,0 +1,1 @@
+"""Files that survive whatever happens to their process."""

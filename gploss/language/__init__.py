@@ -1,0 +1,1 @@
+"""The language of losses: operators, terminals, formulas, grammars."""

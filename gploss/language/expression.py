@@ -1,0 +1,518 @@
+"""Loss formulas as immutable, hash-consed expressions: parse, print, canonical form, complexity.
+
+Equal expressions are one object, so that equality is identity, hashing is free, and shared operands are stored
+once however often a formula uses them. The text is plain::
+
+    add(mul(label, log(pred)), 0.5)         operators by name; + - * / and unary - are accepted as input
+    t1 = add(pred, label); mul(t1, t1)      names for shared parts, printed where the text would be long
+    clamped(add(pred, label))               semantics "clamped": every operator's value kept in [1e-5, 1e5]
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Final, Literal
+from weakref import WeakValueDictionary
+
+from gploss.language.operators import OPERATORS
+from gploss.language.terminals import TERMINALS
+
+Semantics = Literal["plain", "clamped"]
+
+#: Limits of any expression, whatever the grammar: deeper ones could not be read back from text.
+MAX_DEPTH: Final = 100
+MAX_TEXT: Final = 100_000
+
+#: A tree with more operators than this is printed with names for its shared parts.
+_LONG_TREE: Final = 40
+
+_SUGAR: Final = {ast.Add: "add", ast.Mult: "mul", ast.Sub: "sub", ast.Div: "div"}
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be built as asked."""
+
+
+class ParseError(ExpressionError):
+    """A text is no expression.
+
+    Attributes:
+        position: 0-based offset into the text.
+        expected: what would have been right there.
+    """
+
+    def __init__(self, text: str, position: int, found: str, expected: str) -> None:
+        self.position = position
+        self.expected = expected
+        start = max(0, position - 30)
+        excerpt = text[start : position + 30].replace("\n", " ")
+        super().__init__(
+            f"position {position}: {found}; expected {expected}\n  {excerpt}\n  {' ' * (position - start)}^"
+        )
+
+
+class Expression:
+    """A loss formula: an operator with its operands, a terminal, or a number.
+
+    Make one with `parse`, `leaf` or `apply`. Sizes count distinct operator nodes, for an expression is a graph in
+    which operands may be shared.
+
+    Attributes:
+        head: the operator's or the terminal's name, or the number's text.
+        operands: the operands' expressions, empty for a leaf.
+        constant: the number's value, else None.
+        semantics: "plain", or "clamped" where the authors' clamp follows every operator.
+        depth: operators on the longest way down to a leaf.
+        tree_size: operators after unfolding shared operands.
+        terminals: names of the terminals that occur.
+
+    Example:
+        >>> loss = Expression.parse("-(label * log(pred))")
+        >>> str(loss), loss.size, loss.depth
+        ('neg(mul(label, log(pred)))', 3, 3)
+        >>> loss is Expression.parse(str(loss))
+        True
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_canonical",
+        "_digest",
+        "_nodes",
+        "constant",
+        "depth",
+        "head",
+        "operands",
+        "semantics",
+        "terminals",
+        "tree_size",
+    )
+
+    head: str
+    operands: tuple[Expression, ...]
+    constant: float | None
+    semantics: Semantics
+    depth: int
+    tree_size: int
+    terminals: frozenset[str]
+    _digest: bytes | None
+    _canonical: Expression | None
+    _nodes: tuple[Expression, ...] | None
+
+    def __new__(cls) -> Expression:
+        """Refuse: expressions are shared, so they are made by `parse`, `leaf` and `apply`."""
+        raise TypeError("make an expression with Expression.parse, Expression.leaf or Expression.apply")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"expressions are immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"expressions are immutable: cannot delete {name!r}")
+
+    @staticmethod
+    def leaf(name_or_number: str | float, semantics: Semantics = "plain") -> Expression:
+        """Return a terminal by name, or a number.
+
+        Raises:
+            ExpressionError: no terminal has that name, or the number is not finite.
+        """
+        if isinstance(name_or_number, str) and name_or_number in TERMINALS:
+            return _intern(name_or_number, (), None, semantics)
+        try:
+            number = float(name_or_number)
+        except (ValueError, OverflowError):
+            raise ExpressionError(
+                f"{name_or_number!r} is neither a finite number nor a terminal ({', '.join(TERMINALS)})"
+            ) from None
+        if not math.isfinite(number):
+            raise ExpressionError(f"a constant must be finite, not {number}")
+        number += 0.0  # -0.0 and 0.0 are one constant
+        text = str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+        return _intern(text, (), number, semantics)
+
+    @staticmethod
+    def apply(operator_name: str, *operands: Expression) -> Expression:
+        """Return an operator applied to operands; it takes over their semantics.
+
+        Raises:
+            LookupError: no operator has that name.
+            ExpressionError: wrong number of operands, mixed semantics, or more than `MAX_DEPTH` operators deep.
+        """
+        operator = OPERATORS[operator_name]
+        if len(operands) != operator.arity:
+            raise ExpressionError(f"{operator_name} takes {operator.arity} operand(s), not {len(operands)}")
+        if any(operand.semantics != operands[0].semantics for operand in operands):
+            raise ExpressionError(f"{operator_name}: operands with different semantics cannot be mixed")
+        return _intern(operator_name, operands, None, operands[0].semantics)
+
+    @staticmethod
+    def parse(text: str, check: Callable[[Expression], None] | None = None) -> Expression:
+        """Read an expression from text.
+
+        Args:
+            text: see the module's introduction.
+            check: called with every part as it is built; an `ExpressionError` of its becomes a `ParseError` there.
+
+        Raises:
+            ParseError: the text is no expression; it has the position and what was expected there.
+
+        Example:
+            >>> str(Expression.parse("(label - pred) / 2"))
+            'mul(add(label, neg(pred)), inv(2))'
+        """
+        return _Parser(text, check).parse()
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this is a terminal or a number."""
+        return not self.operands
+
+    def nodes(self) -> tuple[Expression, ...]:
+        """Return every distinct node once, operands before those that use them, the root last."""
+        if self._nodes is None:
+            found: dict[Expression, None] = {}
+            stack: list[Expression] = [self]
+            while stack:
+                node = stack.pop()
+                if node in found:
+                    continue
+                waiting = [operand for operand in node.operands if operand not in found]
+                if waiting:
+                    stack.append(node)
+                    stack.extend(waiting[::-1])
+                else:
+                    found[node] = None
+            object.__setattr__(self, "_nodes", tuple(found))
+        assert self._nodes is not None
+        return self._nodes
+
+    @property
+    def size(self) -> int:
+        """Number of distinct operator nodes."""
+        return sum(1 for node in self.nodes() if node.operands)
+
+    @property
+    def complexity(self) -> int:
+        """Number of distinct nodes, terminals and numbers included: what a reader has to take in."""
+        return len(self.nodes())
+
+    @property
+    def digest(self) -> bytes:
+        """Hash of the content, 16 bytes: the same in every process."""
+        if self._digest is None:
+            for node in self.nodes():
+                if node._digest is None:
+                    parts = [node.semantics, node.head]
+                    content = "\0".join(parts).encode() + b"\0".join([o.digest for o in node.operands])
+                    object.__setattr__(node, "_digest", blake2b(content, digest_size=16).digest())
+        assert self._digest is not None
+        return self._digest
+
+    def with_semantics(self, semantics: Semantics) -> Expression:
+        """Return the same formula under other semantics."""
+        rebuilt: dict[Expression, Expression] = {}
+        for node in self.nodes():
+            operands = tuple(rebuilt[operand] for operand in node.operands)
+            rebuilt[node] = _intern(node.head, operands, node.constant, semantics)
+        return rebuilt[self]
+
+    def canonical(self) -> Expression:
+        """Return the representative of all formulas that are equal by rules that keep value *and* derivative.
+
+        Commutative operands are put in order, and nodes are dropped that change nothing: identity(x), mul(1, x),
+        add(0, x) and neg(neg(x)). Under clamped semantics a node is only dropped where x is an operator, whose
+        value is in the clamp's range already, and a double negation never.
+        """
+        if OPERATORS.removals != _canonical_as_of:
+            _forget_canonical()
+        if self._canonical is None:
+            for node in self.nodes():
+                if node._canonical is None:
+                    simple = _simplify(node, tuple([operand.canonical() for operand in node.operands]))
+                    object.__setattr__(simple, "_canonical", simple)
+                    object.__setattr__(node, "_canonical", simple)
+        assert self._canonical is not None
+        return self._canonical
+
+    def __str__(self) -> str:
+        body = _with_names(self) if self.tree_size > _LONG_TREE else _as_tree(self)
+        return f"clamped({body})" if self.semantics == "clamped" else body
+
+    def __repr__(self) -> str:
+        return f"Expression.parse({str(self)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Expression.parse, (str(self),)
+
+    def latex(self) -> str:
+        r"""Print as LaTeX, without dollar signs. Guards are not shown; clamped semantics are marked.
+
+        Example:
+            >>> print(Expression.parse("-(label * log(pred))").latex())
+            -y \cdot \log\left(\hat{y}\right)
+        """
+        body = _latex(self)[0]
+        return rf"\left[{body}\right]_{{\mathrm{{clamped}}}}" if self.semantics == "clamped" else body
+
+
+_INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
+
+#: `OPERATORS.removals` when the canonical forms that are kept were made.
+_canonical_as_of = 0
+
+
+def _forget_canonical() -> None:
+    """Drop all canonical forms that are kept: a name may stand for another operator now."""
+    global _canonical_as_of
+    for node in list(_INTERNED.values()):
+        object.__setattr__(node, "_canonical", None)
+    _canonical_as_of = OPERATORS.removals
+
+
+def _intern(
+    head: str, operands: tuple[Expression, ...], constant: float | None, semantics: Semantics
+) -> Expression:
+    key = (head, operands, semantics)
+    present = _INTERNED.get(key)
+    if present is not None:
+        return present
+    depth = tree_size = 0
+    terminals: frozenset[str] = frozenset()
+    if operands:
+        depth, tree_size, terminals = operands[0].depth, operands[0].tree_size, operands[0].terminals
+        for operand in operands[1:]:
+            depth = max(depth, operand.depth)
+            tree_size += operand.tree_size
+            terminals = terminals | operand.terminals
+        depth += 1
+        tree_size += 1
+    elif head in TERMINALS:
+        terminals = frozenset((head,))
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"an expression may be at most {MAX_DEPTH} operators deep")
+    node = object.__new__(Expression)
+    fill = object.__setattr__
+    fill(node, "head", head)
+    fill(node, "operands", operands)
+    fill(node, "constant", constant)
+    fill(node, "semantics", semantics)
+    fill(node, "depth", depth)
+    fill(node, "tree_size", tree_size)
+    fill(node, "terminals", terminals)
+    fill(node, "_digest", None)
+    fill(node, "_canonical", None)
+    fill(node, "_nodes", None)
+    return _INTERNED.setdefault(key, node)
+
+
+#: Numbers that change nothing, by operator.
+_NEUTRAL: Final = {"mul": 1.0, "add": 0.0}
+
+
+def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
+    if not operands:
+        return node
+    inner = operands[0]
+    if node.head == "identity" and (node.semantics == "plain" or inner.operands):
+        return inner
+    if node.head == "neg" and inner.head == "neg" and node.semantics == "plain":
+        return inner.operands[0]
+    for neutral, other in (operands, operands[::-1]) if len(operands) == 2 else ():
+        if (
+            neutral.constant is not None
+            and neutral.constant == _NEUTRAL.get(node.head)
+            and (node.semantics == "plain" or other.operands)
+        ):
+            return other
+    if len(operands) == 2 and OPERATORS[node.head].commutative and _precedes(operands[1], inner):
+        operands = (operands[1], inner)
+    return node if operands == node.operands else _intern(node.head, operands, None, node.semantics)
+
+
+def _precedes(one: Expression, other: Expression) -> bool:
+    """Short before long, then by name: an order that reads well and depends on the content alone."""
+    if one.tree_size != other.tree_size:
+        return one.tree_size < other.tree_size
+    if one.head != other.head:
+        return one.head < other.head
+    return one is not other and one.digest < other.digest
+
+
+def _as_tree(node: Expression) -> str:
+    texts: dict[Expression, str] = {}
+    for part in node.nodes():
+        texts[part] = (
+            f"{part.head}({', '.join(texts[operand] for operand in part.operands)})" if part.operands else part.head
+        )
+    return texts[node]
+
+
+def _with_names(root: Expression) -> str:
+    uses: dict[Expression, int] = {}
+    for node in root.nodes():
+        for operand in node.operands:
+            uses[operand] = uses.get(operand, 0) + 1
+    texts: dict[Expression, str] = {}
+    lines: list[str] = []
+    for node in root.nodes():
+        if not node.operands:
+            texts[node] = node.head
+            continue
+        text = f"{node.head}({', '.join(texts[operand] for operand in node.operands)})"
+        if uses.get(node, 0) > 1:
+            name = f"t{len(lines) + 1}"
+            lines.append(f"{name} = {text}")
+            text = name
+        texts[node] = text
+    return "; ".join([*lines, texts[root]])
+
+
+def _latex(root: Expression) -> tuple[str, int]:
+    """Return the text and how it binds (see `Operator.precedence`)."""
+    done: dict[Expression, tuple[str, int]] = {}
+    for node in root.nodes():
+        if not node.operands:
+            symbol = TERMINALS[node.head].latex if node.head in TERMINALS else node.head
+            done[node] = (symbol, 1 if symbol.startswith("-") else 3)
+            continue
+        operator = OPERATORS[node.head]
+        needed = 0 if operator.precedence == 3 else 2 if operator.arity == 1 else operator.precedence
+        texts = [
+            rf"\left({text}\right)" if precedence < needed else text
+            for text, precedence in (done[operand] for operand in node.operands)
+        ]
+        named = dict(zip(operator.operand_names, texts, strict=True))
+        done[node] = (operator.latex.format(**named).replace("+ -", "- "), operator.precedence)
+    return done[root]
+
+
+class _Parser:
+    """Reads the text with Python's own parser (its syntax tree, never its evaluation), then builds nodes."""
+
+    def __init__(self, text: str, check: Callable[[Expression], None] | None) -> None:
+        self.text = text
+        self.check = check or (lambda part: None)
+        self.names: dict[str, Expression] = {}
+        self.semantics: Semantics = "plain"
+        self.start = 0
+        self.source = ""
+
+    def parse(self) -> Expression:
+        if len(self.text) > MAX_TEXT:
+            raise ParseError(
+                self.text,
+                MAX_TEXT,
+                "the text is too long",
+                f"at most {MAX_TEXT} characters; name shared parts",
+            )
+        one_line = re.sub(r"\s", " ", self.text)
+        self.start = len(one_line) - len(one_line.lstrip())
+        self.source = one_line.strip()
+        if not self.source:
+            raise ParseError(self.text, 0, "the text is empty", "an expression such as neg(mul(label, log(pred)))")
+        if self.source.startswith("clamped(") and self.source.endswith(")"):
+            self.semantics = "clamped"
+            inner = self.source.removeprefix("clamped(").removesuffix(")")
+            self.start += len("clamped(") + len(inner) - len(inner.lstrip())
+            self.source = inner.strip()
+            if not self.source:
+                raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
+        try:
+            return self._build(self._statements())
+        except RecursionError:  # a sum of hundreds of terms is as deep as it is long
+            expected = f"at most {MAX_DEPTH} operators on a way down"
+            raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None
+
+    def _build(self, body: Sequence[ast.stmt]) -> Expression:
+        if not body:
+            raise ParseError(self.text, self.start, "this is only a comment", "an expression")
+        for statement in body[:-1]:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    if name in OPERATORS or name in TERMINALS or name in self.names:
+                        raise self._error(statement, f"{name!r} is taken", "a new name, such as t1")
+                    self.names[name] = self._node(value)
+                case _:
+                    raise self._error(statement, "this is no definition", "name = expression; ...; expression")
+        match body[-1]:
+            case ast.Expr(value=value):
+                return self._node(value)
+        raise self._error(body[-1], "the text ends with a definition", "the expression itself at the end")
+
+    def _statements(self) -> Sequence[ast.stmt]:
+        expected = "operator(operand, ...), a terminal, or a number"
+        try:
+            body = ast.parse(self.source).body
+        except SyntaxError as error:
+            position = self.start + min(max((error.offset or 1) - 1, 0), len(self.source))
+            raise ParseError(self.text, position, error.msg, expected) from None
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise ParseError(self.text, self.start, f"the text cannot be read ({error})", expected) from None
+        return body
+
+    def _node(self, node: ast.expr) -> Expression:
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return self._leaf(node, value)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return self._leaf(node, -value)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self._apply(node, "neg", [operand])
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _SUGAR:
+                return self._apply(node, _SUGAR[type(op)], [left, right])
+            case ast.Name(id=name) if name in self.names:
+                return self.names[name]
+            case ast.Name(id=name) if name in OPERATORS:
+                raise self._error(node, f"{name!r} is an operator", f"its operands in brackets: {name}(...)")
+            case ast.Name(id=name) if name in TERMINALS:
+                return self._leaf(node, name)
+            case ast.Name(id=name):
+                raise self._error(node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number")
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+                return self._apply(node, name, arguments)
+        raise self._error(node, f"{ast.unparse(node)!r} is not allowed here", "operators, terminals and numbers")
+
+    def _leaf(self, node: ast.expr, name_or_number: str | float) -> Expression:
+        try:
+            leaf = Expression.leaf(name_or_number, self.semantics)
+        except (ExpressionError, OverflowError):
+            raise self._error(node, "the number is not finite", "a finite number") from None
+        return self._checked(node, leaf)
+
+    def _apply(self, node: ast.expr, name: str, arguments: Sequence[ast.expr]) -> Expression:
+        if name == "clamped":
+            raise self._error(node, "'clamped' stands inside", "it around the whole expression, or not at all")
+        if name in ("sub", "div"):  # stand for the protected forms
+            left, right = self._operands(node, name, arguments, 2)
+            inner = self._applied(node, "neg" if name == "sub" else "inv", right)
+            return self._applied(node, "add" if name == "sub" else "mul", left, inner)
+        if name not in OPERATORS:
+            raise self._error(node, f"unknown operator {name!r}", f"one of {', '.join(OPERATORS)}")
+        return self._applied(node, name, *self._operands(node, name, arguments, OPERATORS[name].arity))
+
+    def _operands(self, node: ast.expr, name: str, arguments: Sequence[ast.expr], arity: int) -> list[Expression]:
+        if len(arguments) != arity:
+            raise self._error(node, f"{name} has {len(arguments)} operand(s)", f"{arity}")
+        return [self._node(argument) for argument in arguments]
+
+    def _applied(self, node: ast.expr, name: str, *operands: Expression) -> Expression:
+        try:
+            applied = Expression.apply(name, *operands)
+        except ExpressionError as error:
+            raise self._error(node, str(error), "a smaller expression") from None
+        return self._checked(node, applied)
+
+    def _checked(self, node: ast.expr, part: Expression) -> Expression:
+        try:
+            self.check(part)
+        except ExpressionError as error:
+            raise self._error(node, str(error), "an expression of the grammar") from None
+        return part
+
+    def _error(self, node: ast.stmt | ast.expr, found: str, expected: str) -> ParseError:
+        offset = len(self.source.encode()[: node.col_offset].decode())
+        return ParseError(self.text, self.start + offset, found, expected)

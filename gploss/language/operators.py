@@ -1,0 +1,255 @@
+"""One row an operator: its name, value, derivatives, and how it prints.
+
+The rows are AutoLossGen's operators (arXiv 2204.13160, table 1), those that its code defines and leaves off
+included. `log`, `inv` and `sqrt` are protected: they are finite at 0 and odd, and `EPS` is their guard.
+A user's own operator is one more row::
+
+    register_operator(unary("softplus", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
+
+Derivatives are written by hand and checked against automatic differentiation at registration. Where an operator
+has a kink, the mean of both sides holds there, as in torch: `max` and `min` share it between equal operands.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from gploss.language.formula import TORCH, Formula
+from gploss.language.terminals import TERMINALS
+from gploss.registry import Registry
+
+#: The authors' clamp of every operator's value (semantics "clamped"); no gradient outside.
+CLAMP_LOW: Final = 1e-5
+CLAMP_HIGH: Final = 1e5
+
+#: Names that the text of an expression uses for something else; t1, t2, ... name shared parts.
+RESERVED: Final = frozenset({"clamped", "sub", "div", *TERMINALS})
+_SHARED_PART: Final = re.compile(r"t[0-9]+")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A differentiable elementwise function of one or two operands.
+
+    Args:
+        name: as it appears in the text of an expression, in lower case.
+        value: formula of `x`, or of `a` and `b`.
+        derivatives: one formula for each operand; it may also use `value`.
+        commutative: the operands may change places without changing value or derivative.
+        latex: template over `{x}`, or `{a}` and `{b}`.
+        precedence: how the printed term binds: 1 as a sum or a sign, 2 as a product, 3 as a thing of its own.
+    """
+
+    name: str
+    value: Formula
+    derivatives: tuple[Formula, ...]
+    commutative: bool
+    latex: str
+    precedence: int = 3
+
+    @property
+    def arity(self) -> int:
+        """Number of operands: 1 or 2."""
+        return len(self.derivatives)
+
+    @property
+    def operand_names(self) -> tuple[str, ...]:
+        """Names of the operands in the formulas."""
+        return ("x",) if self.arity == 1 else ("a", "b")
+
+    def describe(self) -> Mapping[str, object]:
+        """Return all that the operator's behaviour depends on, for hashes and keys."""
+        return {
+            "name": self.name,
+            "value": self.value.text,
+            "derivatives": [formula.text for formula in self.derivatives],
+            "commutative": self.commutative,
+        }
+
+
+def unary(name: str, value: str, derivative: str, latex: str | None = None, precedence: int = 3) -> Operator:
+    """Make the row of an operator of one operand.
+
+    Args:
+        name: as it appears in the text of an expression.
+        value: formula of `x`.
+        derivative: formula of `x` and `value`.
+        latex: template over `{x}`; without one, the name in upright letters.
+        precedence: see `Operator`.
+
+    Raises:
+        FormulaError: a formula is outside of the language.
+    """
+    return Operator(
+        name,
+        Formula(value, ("x",)),
+        (Formula(derivative, ("x", "value")),),
+        commutative=False,
+        latex=latex or rf"{_upright(name)}\left({{x}}\right)",
+        precedence=precedence,
+    )
+
+
+def binary(
+    name: str,
+    value: str,
+    derivatives: tuple[str, str],
+    *,
+    commutative: bool = False,
+    latex: str | None = None,
+    precedence: int = 3,
+) -> Operator:
+    """Make the row of an operator of two operands.
+
+    Args:
+        name: as it appears in the text of an expression.
+        value: formula of `a` and `b`.
+        derivatives: formulas of `a`, `b` and `value`: with respect to `a`, and to `b`.
+        commutative: the operands may change places.
+        latex: template over `{a}` and `{b}`; without one, the name in upright letters.
+        precedence: see `Operator`.
+
+    Raises:
+        FormulaError: a formula is outside of the language.
+    """
+    variables = ("a", "b", "value")
+    return Operator(
+        name,
+        Formula(value, ("a", "b")),
+        (Formula(derivatives[0], variables), Formula(derivatives[1], variables)),
+        commutative=commutative,
+        latex=latex or rf"{_upright(name)}\left({{a}}, {{b}}\right)",
+        precedence=precedence,
+    )
+
+
+def _upright(name: str) -> str:
+    """Return the name in upright letters, as a part of a template."""
+    return r"\operatorname{{" + name.replace("_", r"\_") + "}}"
+
+
+class OperatorError(ValueError):
+    """An operator is not what it declares to be; the message says where it differs."""
+
+
+#: Every operator by name. The order is the order of AutoLossGen's code.
+OPERATORS: Final[Registry[Operator]] = Registry("operator")
+
+
+def register_operator(operator: Operator) -> Operator:
+    """Check an operator and add it to `OPERATORS`, so that grammars, kernels and exports know it.
+
+    Returns:
+        The operator.
+
+    Raises:
+        OperatorError: a name that cannot be written in an expression, a LaTeX template that does not print every
+            operand, a value that is not finite on ordinary input, a derivative that differs from automatic
+            differentiation, or operands that do not commute.
+        ValueError: another operator has that name.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", operator.name) or keyword.iskeyword(operator.name):
+        raise OperatorError(f"{operator.name!r} is no operator name: use lower-case letters, digits and _")
+    if operator.name in RESERVED or _SHARED_PART.fullmatch(operator.name):
+        raise OperatorError(f"{operator.name!r} has a meaning of its own in the text of expressions")
+    _check_latex(operator)
+    _check(operator)
+    return OPERATORS.register(operator.name, operator)
+
+
+def _check_latex(operator: Operator) -> None:
+    marks = {name: f"<{name}>" for name in operator.operand_names}
+    wanted = " and ".join(f"{{{name}}}" for name in marks)
+    try:
+        text = operator.latex.format(**marks)
+    except (LookupError, ValueError) as error:
+        text = f"{error!r}"
+    if not all(mark in text for mark in marks.values()):
+        raise OperatorError(
+            f"operator {operator.name!r}: the LaTeX template {operator.latex!r} has to print {wanted}, "
+            "and every other brace twice"
+        )
+
+
+def _check(operator: Operator) -> None:
+    """Compare value and derivatives with automatic differentiation in float64, away from kinks."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (operator.arity, 256)
+    samples = torch.rand(shape, generator=generator, dtype=torch.float64) * 6 - 3
+    operands = [row.requires_grad_() for row in samples.unbind()]
+    named = dict(zip(operator.operand_names, operands, strict=True))
+    value = operator.value.compute(TORCH, **named)
+    if not isinstance(value, torch.Tensor) or value.shape != operands[0].shape:
+        raise OperatorError(f"operator {operator.name!r}: its value {operator.value.text!r} uses no operand")
+    if not bool(value.isfinite().all()):
+        at = {name: float(column.detach()[~value.isfinite()][0]) for name, column in named.items()}
+        raise OperatorError(f"operator {operator.name!r}: value is not finite at {at}; guard it with EPS")
+    constant: tuple[torch.Tensor | None, ...] = (None,) * operator.arity
+    expected = torch.autograd.grad(value.sum(), operands, allow_unused=True) if value.requires_grad else constant
+    for formula, gradient, name in zip(operator.derivatives, expected, operator.operand_names, strict=True):
+        wanted = torch.zeros_like(value) if gradient is None else gradient
+        with torch.no_grad():
+            found = torch.as_tensor(formula.compute(TORCH, **named, value=value)).expand_as(wanted)
+        wrong = ~torch.isclose(found.double(), wanted, rtol=1e-9, atol=1e-12)
+        if bool(wrong.any()):
+            i = int(wrong.nonzero()[0, 0])
+            at = {key: float(column.detach()[i]) for key, column in named.items()}
+            raise OperatorError(
+                f"operator {operator.name!r}: d/d{name} is {float(wanted[i]):.6g} at {at}, "
+                f"but {formula.text!r} gives {float(found[i]):.6g}"
+            )
+    if operator.commutative:
+        a, b = operands
+        if not torch.equal(value, operator.value.compute(TORCH, a=b, b=a)):
+            raise OperatorError(f"operator {operator.name!r} is declared commutative, but a and b do not commute")
+
+
+for _row in (
+    binary("add", "a + b", ("1", "1"), commutative=True, latex="{a} + {b}", precedence=1),
+    binary("mul", "a * b", ("b", "a"), commutative=True, latex=r"{a} \cdot {b}", precedence=2),
+    binary(
+        "max",
+        "maximum(a, b)",
+        ("(a > b) + 0.5 * (a == b)", "(b > a) + 0.5 * (a == b)"),
+        commutative=True,
+        latex=r"\max\left({a}, {b}\right)",
+    ),
+    binary(
+        "min",
+        "minimum(a, b)",
+        ("(a < b) + 0.5 * (a == b)", "(b < a) + 0.5 * (a == b)"),
+        commutative=True,
+        latex=r"\min\left({a}, {b}\right)",
+    ),
+    unary("neg", "-x", "-1", latex=r"-{x}", precedence=1),
+    unary("identity", "1 * x", "1"),
+    unary("log", "sign(x) * log(abs(x) + EPS)", "abs(sign(x)) / (abs(x) + EPS)", latex=r"\log\left({x}\right)"),
+    unary("square", "x * x", "2 * x", latex=r"\left({x}\right)^2"),
+    unary(
+        "inv",
+        "sign(x) / (abs(x) + EPS)",
+        "-abs(sign(x)) / ((abs(x) + EPS) * (abs(x) + EPS))",
+        latex=r"\frac{{1}}{{{x}}}",
+    ),
+    unary("sigmoid", "sigmoid(x)", "value * (1 - value)", latex=r"\sigma\left({x}\right)"),
+    unary("tanh", "tanh(x)", "1 - value * value", latex=r"\tanh\left({x}\right)"),
+    unary("relu", "0.5 * (x + abs(x))", "0.5 + 0.5 * sign(x)", latex=r"\left[{x}\right]_+"),
+    unary("abs", "abs(x)", "sign(x)", latex=r"\left|{x}\right|"),
+    unary(
+        "sqrt",
+        "sign(x) * sqrt(abs(x) + EPS)",
+        "0.5 * abs(sign(x)) / sqrt(abs(x) + EPS)",
+        latex=r"\sqrt{{{x}}}",
+    ),
+    unary("exp", "exp(x)", "value", latex=r"e^{{{x}}}"),
+):
+    register_operator(_row)
+
+#: Names of gploss's own operators, whose formulas change with its version alone.
+BUILT_IN: Final = frozenset(OPERATORS)

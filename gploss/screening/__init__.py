@@ -1,0 +1,1 @@
+"""Looking at losses before anything is trained."""

@@ -1,0 +1,1 @@
+"""One run of a searcher: what it is told, what it may spend, what is kept of it."""

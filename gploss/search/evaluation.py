@@ -1,0 +1,295 @@
+"""What is known about one candidate after it was looked at: the only thing that a searcher is told.
+
+`Evaluation` is one candidate's result, `EvaluationKey` names everything that training saw (cached metrics are
+served only under an equal key), and `Evaluator` is the contract between searchers and whatever trains; with
+`RoundsEvaluator` what a loss is worth changes from round to round.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Protocol, TypeAlias
+
+from gploss.language.expression import Expression
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+"""A value that JSON can hold: text, finite numbers, booleans, None, lists and text-keyed dicts of these."""
+
+
+class Status(StrEnum):
+    """What became of a candidate."""
+
+    TRAINED = "trained"
+    """Trained (or found in the cache as trained): it has metrics and a reward."""
+    DIVERGED = "diverged"
+    """Training produced numbers that are not finite: charged to the budget, no reward."""
+    REJECTED = "rejected"
+    """Turned down before training, with a named reason: not charged, no reward."""
+    DUPLICATE = "duplicate"
+    """Same fingerprint as an earlier candidate of this run: not trained, not charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The result for one candidate.
+
+    A duplicate carries the metrics and the reward of the first candidate with its fingerprint. Rejected and
+    diverged candidates have no reward: what failure is worth is `gploss.search.reward.Reward`'s business.
+
+    Attributes:
+        expression: the candidate as it was proposed.
+        status: what became of it.
+        reason: why it was rejected or diverged; None otherwise.
+        reward: best validation value over the epochs, in the metric's own direction; None without one.
+        metrics: raw values by metric name, one an epoch; NaN where an epoch has none.
+        fingerprint: hash of the loss's gradient on the fixed probes; None where it was rejected before that.
+        scale: mean |d loss/d score| over the probes, by which the loss was divided; None where it was not.
+        duplicate_of: text of the first expression with the same fingerprint.
+        cached: whether the metrics were found in the cache.
+        seconds: training time, as stored when it was trained.
+        candidate_epochs: epochs trained.
+
+    Raises:
+        ValueError: if the fields contradict the status, or a number that must be finite is not.
+    """
+
+    expression: Expression
+    status: Status
+    reason: str | None = None
+    reward: float | None = None
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    fingerprint: str | None = None
+    scale: float | None = None
+    duplicate_of: str | None = None
+    cached: bool = False
+    seconds: float = 0.0
+    candidate_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        for name, number in (("reward", self.reward), ("scale", self.scale), ("seconds", self.seconds)):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"an evaluation's {name} must be finite or None, got {number!r}")
+        failed = self.status in (Status.REJECTED, Status.DIVERGED)
+        if failed and self.reward is not None:
+            raise ValueError(f"a {self.status} evaluation has no reward, got {self.reward!r}")
+        if failed and not self.reason:
+            raise ValueError(f"a {self.status} evaluation needs a reason")
+        if self.status is Status.TRAINED and self.reward is None:
+            raise ValueError("a trained evaluation needs a reward")
+        if self.status is Status.DUPLICATE and self.duplicate_of is None:
+            raise ValueError("a duplicate evaluation must name in duplicate_of what it duplicates")
+
+    @property
+    def charged(self) -> bool:
+        """Whether the candidate counts against the budget: trained or diverged, from the cache or not."""
+        return self.status in (Status.TRAINED, Status.DIVERGED)
+
+    def to_json(self) -> dict[str, JSON]:
+        """The evaluation as plain JSON values; NaN becomes null, infinities the texts "inf" and "-inf"."""
+        return {
+            "expression": str(self.expression),
+            "status": str(self.status),
+            "reason": self.reason,
+            "reward": None if self.reward is None else float(self.reward),
+            "metrics": metrics_to_json(self.metrics),
+            "fingerprint": self.fingerprint,
+            "scale": None if self.scale is None else float(self.scale),
+            "duplicate_of": self.duplicate_of,
+            "cached": bool(self.cached),
+            "seconds": float(self.seconds),
+            "candidate_epochs": int(self.candidate_epochs),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that `to_json` described.
+
+        Raises:
+            ValueError: if the record lacks a field, has one too many, or a field does not make sense.
+        """
+        names = set(cls.__dataclass_fields__)
+        if record.keys() != names:
+            missing, unknown = sorted(names - record.keys()), sorted(record.keys() - names)
+            raise ValueError(f"not an evaluation: missing fields {missing}, unknown fields {unknown}")
+        fields = dict(record)
+        fields["expression"] = Expression.parse(record["expression"])
+        fields["status"] = Status(record["status"])
+        fields["metrics"] = metrics_from_json(record["metrics"])
+        return cls(**fields)
+
+
+def metrics_to_json(metrics: Mapping[str, Sequence[float]]) -> dict[str, JSON]:
+    """Metrics by name, one value an epoch, as JSON: NaN becomes null, infinities "inf" and "-inf"."""
+    return {name: [_number_to_json(value) for value in values] for name, values in metrics.items()}
+
+
+def metrics_from_json(record: Mapping[str, Sequence[float | str | None]]) -> dict[str, list[float]]:
+    """What `metrics_to_json` was given."""
+    return {
+        name: [math.nan if value is None else float(value) for value in values] for name, values in record.items()
+    }
+
+
+def _number_to_json(value: float) -> JSON:
+    value = float(value)
+    if math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationKey:
+    """Everything that training a candidate depends on, the loss itself and the number of epochs excepted.
+
+    Two keys are equal when their canonical JSON is. So 1 and 1.0, or 0.0 and -0.0, differ: that costs a cache
+    hit, never a wrong one.
+
+    Attributes:
+        fields: a copy of the values given: text, finite numbers, booleans, None, lists and mappings of these.
+        canonical_json: the fields as JSON with sorted keys and no spaces, floats by repr.
+        hash: BLAKE2b of canonical_json, 32 hexadecimal characters.
+
+    Raises:
+        ValueError: if a value is not JSON; the message names where it is.
+
+    Example:
+        >>> EvaluationKey({"model": "mf", "learning_rate": 0.05}).canonical_json
+        '{"learning_rate":0.05,"model":"mf"}'
+    """
+
+    fields: Mapping[str, JSON] = field(compare=False)
+    canonical_json: str = field(init=False, repr=False)
+    hash: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fields, dict):
+            raise ValueError(f"an evaluation key needs a dict of fields, got {self.fields!r}")
+        text = canonical_json(self.fields)
+        # A copy, so that a caller's later change to its mapping cannot make fields and hash disagree.
+        object.__setattr__(self, "fields", json.loads(text))
+        object.__setattr__(self, "canonical_json", text)
+        object.__setattr__(self, "hash", blake2b(text.encode(), digest_size=16).hexdigest())
+
+
+def canonical_json(value: JSON) -> str:
+    """One text for equal values: sorted keys, no spaces, ASCII only, floats by repr.
+
+    Raises:
+        ValueError: if the value, or one inside it, is not JSON; the message names where it is.
+    """
+    require_json(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def require_json(value: object, where: str) -> None:
+    """Checks that a value is JSON: `json.dumps` alone would turn a key 1 into "1", and name no place.
+
+    Raises:
+        ValueError: if the value, or one inside it, is not JSON; the message starts with `where` it is.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value!r}, which JSON cannot hold: give a finite number or None")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            require_json(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{where} has the key {name!r}, a {type(name).__name__}: keys must be text")
+            require_json(item, f"{where}[{name!r}]")
+    else:
+        raise ValueError(
+            f"{where} is {value!r}, a {type(value).__name__}, which is not JSON: "
+            "convert it to text, a number, a list or a dict first"
+        )
+
+
+class Evaluator(Protocol):
+    """What a searcher needs from whatever screens, looks up and trains candidates."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that each candidate is trained."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """Name of the validation metric that the reward is taken from."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of that metric."""
+        ...
+
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluates a prefix of the expressions, in order.
+
+        Args:
+            expressions: candidates.
+            seen: the run's earlier charged evaluations by fingerprint; a candidate with one of these
+                fingerprints, or with that of an earlier candidate of this call, is a duplicate.
+            limit: the most candidates to charge.
+
+        Returns:
+            One evaluation an expression, up to the candidate that would be the charged one number limit + 1.
+        """
+        ...
+
+    def describe(self) -> dict[str, JSON]:
+        """The settings of data, model and training, recorded with each result."""
+        ...
+
+
+class RoundsEvaluator(ABC):
+    """An evaluator whose rewards hold for one round, because what candidates start from changes after it.
+
+    A run tells it when the searcher has been told, tells the searcher when a new round begins, and saves its
+    state with that of the searcher.
+    """
+
+    epochs: int
+    metric: str
+    higher_is_better: bool
+
+    @abstractmethod
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluate a prefix of the expressions; see `Evaluator`. Duplicates are those of this round."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, JSON]:
+        """Return the settings, which do not change from round to round."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether there are no more rounds to come."""
+
+    @abstractmethod
+    def told(self) -> float | None:
+        """Take note that the searcher was told of all evaluations so far.
+
+        Returns:
+            Where a new round begins with this, the metric of what its candidates start from; None elsewhere.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later evaluations depend on, as JSON and numpy arrays."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` returned."""

@@ -1,0 +1,222 @@
+"""What a search ends with, whichever searcher ran it: the best losses, every evaluation, and how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gploss.language.expression import Expression
+from gploss.loss_function import ExpressionLoss
+from gploss.report.tables import write_text_atomic
+from gploss.search.evaluation import JSON, Evaluation, canonical_json
+from gploss.search.record import RunRecord, pareto_front
+
+_FORMAT = "gploss search result"
+_VERSION = 1
+_STOPPED = ("budget", "exhausted", "interrupted")
+
+
+class ResultError(ValueError):
+    """A file does not hold a search result, or not an undamaged one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A trained loss that a search proposes to its user.
+
+    Attributes:
+        evaluation: all that is known about it.
+        metric: name of the validation metric that its reward is taken from.
+    """
+
+    evaluation: Evaluation
+    metric: str
+
+    @property
+    def expression(self) -> Expression:
+        """The loss as a formula."""
+        return self.evaluation.expression
+
+    @property
+    def reward(self) -> float:
+        """Its best validation value over the epochs, in the metric's own direction."""
+        assert self.evaluation.reward is not None
+        return self.evaluation.reward
+
+    @property
+    def scale(self) -> float | None:
+        """The number by which the formula was divided in training; None where it was trained as it is."""
+        return self.evaluation.scale
+
+    @property
+    def loss(self) -> ExpressionLoss:
+        """The loss function as it was trained, divided by its scale: call it with torch scores and labels."""
+        return ExpressionLoss(self.expression, scale=1.0 if self.scale is None else self.scale)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.expression}  (validation {self.metric} {self.reward:.4f}, "
+            f"complexity {self.expression.complexity})"
+        )
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a run found, and the record of how.
+
+    Attributes:
+        searcher: the searcher's name.
+        seed: its seed.
+        stopped: why it ended: "budget" (spent), "exhausted" (too few new candidates among its proposals) or
+            "interrupted" (Ctrl-C, or a callback that asked for it).
+        metric: name of the validation metric that rewards are taken from.
+        higher_is_better: its direction.
+        counts: number of evaluations by kind: "proposals" in all, of which "trained", "diverged",
+            "duplicates" and "rejected", the last also by reason as "rejected: <reason>"; "cached", those of the
+            trained and diverged whose metrics came from the cache; "below_baseline", those that the
+            searcher's reward filter turned down.
+        settings: what the run was made with: searcher, seed, grammar, evaluator, budget and versions.
+        records: every evaluation in the order of proposal.
+        elapsed: for each, the seconds into the run at which it was known.
+
+    Raises:
+        ValueError: if the parts do not fit together.
+    """
+
+    searcher: str
+    seed: int
+    stopped: str
+    metric: str
+    higher_is_better: bool
+    counts: dict[str, int]
+    settings: dict[str, JSON]
+    records: tuple[Evaluation, ...]
+    elapsed: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.stopped not in _STOPPED:
+            raise ValueError(f"stopped must be one of {', '.join(_STOPPED)}, got {self.stopped!r}")
+        if len(self.records) != len(self.elapsed):
+            raise ValueError(f"{len(self.records)} evaluations but {len(self.elapsed)} elapsed times")
+
+    @cached_property
+    def best(self) -> Candidate | None:
+        """The trained loss with the best reward (of equals the least complex one); None if none was trained."""
+        record = RunRecord(self.higher_is_better)
+        record.add(self.records, 0.0)
+        return None if record.best is None else Candidate(record.best, self.metric)
+
+    @cached_property
+    def pareto(self) -> list[Evaluation]:
+        """The trained losses that none beats in both reward and complexity, by rising complexity."""
+        return pareto_front(self.records, self.higher_is_better)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row a proposal.
+
+        Columns: step (from 1), expression (text), status, reason, reward, fingerprint, duplicate_of, cached,
+        seconds (of training), candidate_epochs, complexity, elapsed (seconds into the run).
+        """
+        columns: dict[str, Any] = {
+            "step": range(1, len(self.records) + 1),
+            "expression": [str(record.expression) for record in self.records],
+            "status": [str(record.status) for record in self.records],
+            "reason": _texts([record.reason for record in self.records]),
+            "reward": pd.Series([record.reward for record in self.records], dtype="float64"),
+            "fingerprint": _texts([record.fingerprint for record in self.records]),
+            "duplicate_of": _texts([record.duplicate_of for record in self.records]),
+            "cached": pd.Series([record.cached for record in self.records], dtype="bool"),
+            "seconds": pd.Series([record.seconds for record in self.records], dtype="float64"),
+            "candidate_epochs": pd.Series([record.candidate_epochs for record in self.records], dtype="int64"),
+            "complexity": pd.Series([record.expression.complexity for record in self.records], dtype="int64"),
+            "elapsed": pd.Series(self.elapsed, dtype="float64"),
+        }
+        return pd.DataFrame(columns)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to one JSON file, which `load` reads back exactly.
+
+        The file is complete or not there: a crash while it is written leaves an older one untouched.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        content: dict[str, JSON] = {
+            "searcher": self.searcher,
+            "seed": self.seed,
+            "stopped": self.stopped,
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "counts": self.counts,
+            "settings": self.settings,
+            "records": [record.to_json() for record in self.records],
+            "elapsed": list(self.elapsed),
+        }
+        document = {"format": _FORMAT, "version": _VERSION, "digest": _digest(content), "result": content}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, json.dumps(document, allow_nan=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SearchResult:
+        """Read a result that `save` wrote.
+
+        Raises:
+            ResultError: if the file is damaged, was changed since, or is something else.
+            OSError: if there is no such file or it cannot be read.
+        """
+        path = Path(path)
+        content = _read(path)
+        try:
+            content["records"] = tuple(Evaluation.from_json(record) for record in content["records"])
+            content["elapsed"] = tuple(content["elapsed"])
+            return cls(**content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ResultError(f"{path}: this search result cannot be understood: {error}") from error
+
+    def __str__(self) -> str:
+        best = "no candidate was trained" if self.best is None else f"best: {self.best}"
+        numbers = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        return f"{self.searcher} (seed {self.seed}) ended as {self.stopped}; {best}; {numbers}"
+
+
+def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
+    """A column of texts in which None stays None."""
+    return pd.Series(list(values), dtype="object")
+
+
+def _digest(content: Mapping[str, JSON]) -> str | None:
+    """Hash of the content; None where it holds what no result can, such as NaN."""
+    try:
+        return blake2b(canonical_json(content).encode(), digest_size=16).hexdigest()
+    except ValueError:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The result part of a file, its format, version and digest checked."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ResultError(f"{path}: damaged, or not a search result: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ResultError(f"{path}: not a search result (its format is not {_FORMAT!r})")
+    if document.get("version") != _VERSION:
+        raise ResultError(
+            f"{path}: written in version {document.get('version')!r} of the format, "
+            f"this is version {_VERSION}: use the release of gploss that wrote it"
+        )
+    content: Any = document.get("result")
+    digest = _digest(content) if isinstance(content, dict) else None
+    if digest is None or document.get("digest") != digest:
+        raise ResultError(f"{path}: damaged, or changed since it was saved: its digest does not fit its content")
+    return dict(content)

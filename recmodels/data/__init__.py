@@ -1,0 +1,1 @@
+"""Interactions: read, numbered, split."""

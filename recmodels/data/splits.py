@@ -1,0 +1,219 @@
+"""Ways to split interactions into train, validation and test; every row goes to exactly one part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
+
+FEWEST_INTERACTIONS = 5
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+PartOfRow = npt.NDArray[np.int8]
+
+
+def leave_one_out(interactions: Interactions, *, name: str = "interactions") -> Split:
+    """Split as AutoLossGen's data were: each user's last two positives end the history, in time order.
+
+    Test gets a user's last positive and all rows after it, validation the second last positive and the rows
+    from it to there, train everything before. A user with one positive has no validation rows, a user without
+    positives only train rows; all rows of users with fewer than 5 interactions are train rows. Ties in time
+    keep the order of the rows, which also stands for time where there are no timestamps.
+
+    Parts keep the order of the rows.
+
+    The published split of MovieLens 100K (94,638 / 2,334 / 3,028 rows) follows this rule exactly; its authors
+    broke ties in time by an unstable sort, so that the original file's order gives 94,626 / 2,363 / 3,011.
+
+    Args:
+        interactions: what to split.
+        name: what is split; the result's name is this and the way of splitting.
+
+    Raises:
+        DataError: a part is empty or lacks a class.
+
+    Source:
+        AutoLossGen (SIGIR 2022, arXiv 2204.13160), as its published data show.
+    """
+    order = _order_by_user_and_time(interactions)
+    users = interactions.users[order]
+    positive = interactions.labels[order] > 0
+    rows_of_user = np.bincount(users, minlength=interactions.n_users)
+    positives_of_user = np.bincount(users[positive], minlength=interactions.n_users)
+    # Positives seen so far by all users, less those of earlier users: counted within each user.
+    before_user = np.cumsum(positives_of_user) - positives_of_user
+    seen = np.cumsum(positive) - before_user[users]
+    to_come = positives_of_user[users] - seen  # positives of this user in later rows
+
+    eligible = rows_of_user[users] >= FEWEST_INTERACTIONS
+    part = np.full(len(interactions), TRAIN, dtype=np.int8)
+    part[order[eligible & (seen >= 1) & (to_come == 1)]] = VALIDATION
+    part[order[eligible & (seen >= 1) & (to_come == 0)]] = TEST
+    return _split(f"{name}, leave one out", interactions, part)
+
+
+def by_time(
+    interactions: Interactions, validation: float = 0.1, test: float = 0.1, *, name: str = "interactions"
+) -> Split:
+    """Split at two moments: the last rows are test, those before them validation, the rest train.
+
+    Ties in time keep the order of the rows; parts keep the order of the rows.
+
+    Args:
+        interactions: what to split; it needs timestamps.
+        validation: share of the rows, rounded to whole rows.
+        test: share of the rows, rounded to whole rows.
+        name: what is split; the result's name is this and the way of splitting.
+
+    Raises:
+        DataError: no timestamps, shares that do not fit, or a part that is empty or lacks a class.
+    """
+    if interactions.timestamps is None:
+        raise DataError(f"{name}: a split by time needs timestamps; name their column, or split at random")
+    order = np.argsort(interactions.timestamps, kind="stable")
+    part = _cut(order, validation, test, name)
+    return _split(f"{name}, by time ({validation:g}, {test:g})", interactions, part)
+
+
+def at_random(
+    interactions: Interactions,
+    validation: float = 0.1,
+    test: float = 0.1,
+    *,
+    seed: int,
+    name: str = "interactions",
+) -> Split:
+    """Split by chance, every row alike; parts keep the order of the rows.
+
+    Args:
+        interactions: what to split.
+        validation: share of the rows, rounded to whole rows.
+        test: share of the rows, rounded to whole rows.
+        seed: the same seed gives the same split.
+        name: what is split; the result's name is this and the way of splitting.
+
+    Raises:
+        DataError: shares that do not fit, or a part that is empty or lacks a class.
+    """
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(interactions))
+    part = _cut(order, validation, test, name)
+    return _split(f"{name}, at random ({validation:g}, {test:g}, seed {seed})", interactions, part)
+
+
+def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) -> list[Split]:
+    """Return a split and others with the same test part, whose train and validation parts are drawn anew.
+
+    One validation part is small, and a search that looks at it a thousand times learns its luck.
+
+    Args:
+        split: the first one.
+        count: how many there are with it.
+        share: of the rows of train and validation, which becomes validation in the others.
+        seed: the same seed gives the same splits.
+
+    Raises:
+        DataError: a count below 1, a share that is not between 0 and 1, or a part that is empty or lacks a class.
+    """
+    if count < 1 or not 0 < share < 1:
+        raise DataError(f"{split.name}: {count} splits with {share:g} for validation cannot be drawn")
+    rows = split.train.followed_by(split.validation)
+    splits = [split]
+    for number in range(1, count):
+        is_validation = np.random.Generator(np.random.PCG64([seed, number])).random(len(rows)) < share
+        name = f"{split.name}, validation drawn anew ({share:g}, seed {seed}, {number})"
+        splits.append(Split(name, rows.take(~is_validation), rows.take(is_validation), split.test))
+    return splits
+
+
+def rolling_splits(split: Split, count: int) -> list[Split]:
+    """Return a split and others with the same test part, each of which validates on what came before in time.
+
+    Where test holds every user's last rows, a validation part drawn at random is not like it; these are. The second
+    split gives up the first one's validation part, and takes the last positive of each user in what is left, with
+    the rows after it, as `leave_one_out` does; and so on.
+
+    Args:
+        split: the first one; in its train part each user's rows must be in time order, or have timestamps.
+        count: how many there are with it.
+
+    Raises:
+        DataError: a count below 1, or too little data for so many.
+    """
+    if count < 1:
+        raise DataError(f"{split.name}: {count} splits cannot be made")
+    splits, rows = [split], split.train
+    for number in range(1, count):
+        part = leave_one_out(rows)
+        rows = part.train.followed_by(part.validation)
+        splits.append(Split(f"{split.name}, {number} step(s) back in time", rows, part.test, split.test))
+    return splits
+
+
+SPLITS = ("leave_one_out", "by_time", "at_random")
+
+
+def split_by_name(
+    interactions: Interactions,
+    split: str = "leave_one_out",
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    name: str = "interactions",
+) -> Split:
+    """Split in one of the ways of this module, chosen by its name.
+
+    Args:
+        interactions: what to split.
+        split: "leave_one_out", "by_time" or "at_random".
+        validation: share of the rows, for by_time and at_random.
+        test: share of the rows, for by_time and at_random.
+        seed: for at_random.
+        name: what is split; the result's name is this and the way of splitting.
+
+    Raises:
+        LookupError: there is no such way to split.
+        DataError: the data cannot be split so.
+    """
+    ways: dict[str, Callable[[], Split]] = {
+        "leave_one_out": lambda: leave_one_out(interactions, name=name),
+        "by_time": lambda: by_time(interactions, validation, test, name=name),
+        "at_random": lambda: at_random(interactions, validation, test, seed=seed, name=name),
+    }
+    if split not in ways:
+        raise LookupError(f"no split is named {split!r}; choose from: {', '.join(SPLITS)}")
+    return ways[split]()
+
+
+def _order_by_user_and_time(interactions: Interactions) -> IntegerArray:
+    """Return positions sorted by user, then time, then position."""
+    if interactions.timestamps is None:
+        return np.argsort(interactions.users, kind="stable")
+    return np.lexsort((interactions.timestamps, interactions.users))
+
+
+def _cut(order: IntegerArray, validation: float, test: float, name: str) -> PartOfRow:
+    """Assign the end of the order to test, what comes before it to validation, the rest to train."""
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise DataError(
+            f"{name}: the shares validation={validation:g} and test={test:g} do not fit; "
+            "each must be above 0, and their sum below 1"
+        )
+    n_test, n_validation = round(len(order) * test), round(len(order) * validation)
+    part = np.full(len(order), TRAIN, dtype=np.int8)
+    first_test = len(order) - n_test
+    part[order[first_test:]] = TEST
+    part[order[max(first_test - n_validation, 0) : first_test]] = VALIDATION
+    return part
+
+
+def _split(name: str, interactions: Interactions, part: PartOfRow) -> Split:
+    return Split(
+        name,
+        train=interactions.take(part == TRAIN),
+        validation=interactions.take(part == VALIDATION),
+        test=interactions.take(part == TEST),
+    )

@@ -1,0 +1,404 @@
+"""The fast trainer of matrix factorisation on the CPU: candidates one by one, on every core."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from recmodels.data.interactions import Interactions
+from recmodels.metrics import METRICS, Targets, evaluate
+from recmodels.models.base import ModelFactory, build_model, describe_model
+from recmodels.models.mf import MF
+from recmodels.training.fused.orders import MOST_ROWS, Orders
+from recmodels.training.fused.workspace import Layout, Workspace, most_slots
+from recmodels.training.population import check_fit
+from recmodels.training.protocol import Protocol
+from recmodels.training.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
+
+#: Validation scores that are gathered at most before they are measured.
+_SCORES_AT_A_TIME: Final = 2**16
+
+
+def can_train(model: ModelFactory) -> bool:
+    """Tell whether the fused trainer knows a model: `MF` itself, with all of its weights to be trained."""
+    module = build_model(model, 1, 1, seed=0)
+    return type(module) is MF and all(parameter.requires_grad for parameter in module.parameters())
+
+
+class FusedTrainer(Trainer):
+    """Trains matrix factorisation in compiled code, a candidate at a time on each core.
+
+    It does what `recmodels.training.stacked.trainer.StackedTrainer` does, with the same initial weights and
+    batches, and agrees with it to rounding; states go from one to the other. A candidate goes through all of its
+    epochs at once and its weights are gone afterwards, so that memory does not grow with the population.
+
+    Beside "sgd" and "adagrad" it knows "adam": lazy Adam, which moves only the rows that a batch touches and counts
+    the steps of each row, otherwise as `torch.optim.Adam` with its usual constants; weight decay as for Adagrad.
+
+    A member with a gradient or score that is not finite ends at once. The state that is kept of it is of no use.
+
+    Args:
+        model: makes an `MF` for a number of users and items.
+        protocol: optimiser, batch size, clipping, patience.
+        device: "auto" or "cpu".
+        metrics: names of validation metrics; the first one steers early stopping.
+        n_jobs: candidates that are trained at the same time; by default as many as there are cores.
+
+    Raises:
+        ValueError: the model is another one, or the device is not the CPU.
+        LookupError: a metric is unknown.
+    """
+
+    name: ClassVar[str] = "fused"
+
+    def __init__(
+        self,
+        model: ModelFactory,
+        protocol: Protocol,
+        *,
+        device: str = "auto",
+        metrics: Sequence[str] = ("auc",),
+        n_jobs: int | None = None,
+    ) -> None:
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"the fused trainer runs on the CPU, not on {device!r}; use StackedTrainer for that")
+        if n_jobs is not None and n_jobs < 1:
+            raise ValueError(f"n_jobs must be at least 1, not {n_jobs}")
+        if not can_train(model):
+            raise ValueError(
+                f"the fused trainer knows the model MF only, with all of its weights to be trained, and not "
+                f"{type(build_model(model, 1, 1, seed=0)).__name__}; use StackedTrainer"
+            )
+        self.model = model
+        self.protocol = protocol
+        self.metrics = tuple(metrics)
+        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
+        self.n_jobs = n_jobs or _available_cores()
+        self._last_seed: tuple[Interactions, int, Orders, dict[str, torch.Tensor]] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_last_seed": None}
+
+    def describe(self, train: Interactions) -> dict[str, object]:
+        """Return what results depend on beside data, losses and members."""
+        return {
+            "trainer": self.name,
+            "device": "cpu",
+            "numba": numba.__version__,
+            "protocol": self.protocol.describe(),
+            "model": describe_model(self.model, train.n_users, train.n_items),
+        }
+
+    def prepare(self) -> None:
+        """Compile what is not in the cache yet, which takes some seconds; `fit` and `predict` do so first."""
+        one = Interactions(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32), 1, 1)
+        program = Program.compile([Expression.parse("label * logit")])
+        module = build_model(self.model, 1, 1, seed=0)
+        workspace = Workspace(_layout(module, one), self.protocol, most_slots(program))
+        workspace.begin(_weights(module), None)
+        workspace.train(program, Member(0, 0, 0.1, 0.0), Orders(one, self.protocol.batch_size, seed=0).of(0))
+        workspace.score(one.users, one.items, np.empty(1, np.float32))
+
+    def fit(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        train: Interactions,
+        validation: Interactions,
+        epochs: int,
+        *,
+        start: State | None = None,
+        keep: Keep = "none",
+        progress: Progress | None = None,
+    ) -> TrainReport:
+        """Train every member; see `Trainer.fit`. Progress is reported when a member has ended.
+
+        Raises:
+            ValueError: epochs below 1, a loss row outside of the program, or start states that do not fit.
+        """
+        check_fit(len(program), len(train), members, epochs, start)
+        if train.n_users + train.n_items >= MOST_ROWS:
+            raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
+        program.check_operators()
+        targets = Targets(validation.labels, validation.users, metrics=self.metrics)
+        self.prepare()
+        layout = _layout(build_model(self.model, train.n_users, train.n_items, seed=0), train)
+        if start is not None:
+            self._check_start(start, layout)
+        task = _Task(self, program, layout, validation, targets, epochs, keep, most_slots(program))
+        results: list[_Result | None] = [None] * len(members)
+        for row, result in task.run_all(self._jobs(members, train, start), min(self.n_jobs, len(members))):
+            results[row] = result
+            if progress is not None:
+                progress(epochs)
+        return _report([result for result in results if result is not None], self.metrics, epochs, keep)
+
+    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+        """Return scores (M, N); see `Trainer.predict`."""
+        layout = _layout(build_model(self.model, interactions.n_users, interactions.n_items, seed=0), interactions)
+        workspace = Workspace(layout, self.protocol, 1)
+        _check_tensors("weights", states.weights, workspace.weights())
+        scores = np.empty((len(states), len(interactions)), np.float32)
+        for row, own in enumerate(scores):
+            workspace.begin(_member(states.weights, row), None)
+            workspace.score(interactions.users, interactions.items, own)
+        return scores
+
+    def _check_start(self, start: State, layout: Layout) -> None:
+        workspace = Workspace(layout, self.protocol, 1)
+        _check_tensors("weights", start.weights, workspace.weights())
+        _check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
+
+    def _jobs(self, members: Sequence[Member], train: Interactions, start: State | None) -> Iterator[_Job]:
+        """Yield members seed by seed, so that what a seed's members share is made once and not kept for long."""
+        by_seed: dict[int, list[int]] = {}
+        for row, member in enumerate(members):
+            by_seed.setdefault(member.seed, []).append(row)
+        for seed, rows in by_seed.items():
+            orders, fresh = self._shared(train, seed)
+            for row in rows:
+                if start is None:
+                    yield _Job(row, members[row], orders, fresh, None, 0)
+                else:
+                    own = row if len(start) > 1 else 0
+                    weights, optimizer = _member(start.weights, own), _member(start.optimizer, own)
+                    yield _Job(row, members[row], orders, weights, optimizer, int(start.epochs[own]))
+
+    def _shared(self, train: Interactions, seed: int) -> tuple[Orders, dict[str, torch.Tensor]]:
+        """Return orders and initial weights of a seed; the last one's are kept, as a search asks for no others."""
+        last = self._last_seed
+        if last is None or last[0] is not train or last[1] != seed:
+            module = build_model(self.model, train.n_users, train.n_items, seed)
+            last = (train, seed, Orders(train, self.protocol.batch_size, seed), _weights(module))
+            self._last_seed = last
+        return last[2], last[3]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A member to be trained.
+
+    Attributes:
+        row: its place.
+        member: loss, seed, rate and decay.
+        orders: of its seed.
+        weights: to begin with.
+        optimizer: state to begin with, or None.
+        before: epochs that the weights have behind them.
+    """
+
+    row: int
+    member: Member
+    orders: Orders
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor] | None
+    before: int
+
+
+@dataclass
+class _Result:
+    """What came out of one member."""
+
+    metrics: dict[str, npt.NDArray[np.float64]]
+    outcome: Outcome = Outcome.TRAINED
+    reason: str | None = None
+    stopped_at: int = 0
+    seconds: float = 0.0
+    state: State | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the members of one call of `fit` have in common."""
+
+    trainer: FusedTrainer
+    program: Program
+    layout: Layout
+    validation: Interactions
+    targets: Targets
+    epochs: int
+    keep: Keep
+    loss_slots: int
+    workspaces: queue.SimpleQueue[Workspace] = field(default_factory=queue.SimpleQueue)
+
+    def run_all(self, jobs: Iterator[_Job], n_jobs: int) -> Iterator[tuple[int, _Result]]:
+        """Train all members; yield each one's place and result as it ends."""
+        if n_jobs <= 1:
+            for job in jobs:
+                yield job.row, self.run(job)
+            return
+        with ThreadPoolExecutor(n_jobs) as pool:
+            rows: dict[Future[_Result], int] = {}
+            try:
+                for job in jobs:
+                    rows[pool.submit(self.run, job)] = job.row
+                    if len(rows) >= 2 * n_jobs:
+                        yield from _take_done(rows)
+                while rows:
+                    yield from _take_done(rows)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def run(self, job: _Job) -> _Result:
+        """Train one member."""
+        begun = time.perf_counter()
+        try:
+            workspace = self.workspaces.get_nowait()
+        except queue.Empty:
+            workspace = Workspace(self.layout, self.trainer.protocol, self.loss_slots)
+        workspace.begin(job.weights, job.optimizer)
+        result = _Candidate(self, job, workspace).run()
+        self.workspaces.put(workspace)
+        result.seconds = time.perf_counter() - begun
+        return result
+
+
+def _take_done(rows: dict[Future[_Result], int]) -> Iterator[tuple[int, _Result]]:
+    done, _ = wait(rows, return_when=FIRST_COMPLETED)
+    for future in done:
+        yield rows.pop(future), future.result()
+
+
+class _Candidate:
+    """One member while it is trained.
+
+    Scores of several epochs are measured together, which is cheaper, as long as no decision depends on them: a
+    member whose best epoch so far is e cannot run out of patience before epoch e + patience.
+    """
+
+    def __init__(self, task: _Task, job: _Job, workspace: Workspace) -> None:
+        self.task = task
+        self.job = job
+        self.workspace = workspace
+        self.result = _Result({name: np.full(task.epochs, np.nan) for name in task.trainer.metrics})
+        self.best = np.nan
+        self.best_epoch = 0
+        self.waiting = 0  # epochs whose scores are still to be measured
+        at_once = min(task.epochs, max(1, _SCORES_AT_A_TIME // len(task.validation)))
+        self.scores = np.empty((1 if task.keep != "none" else at_once, len(task.validation)), np.float32)
+
+    def run(self) -> _Result:
+        """Train until the last epoch, the end of patience, or something that is not finite."""
+        task, result = self.task, self.result
+        for epoch in range(task.epochs):
+            result.stopped_at = epoch + 1
+            order = self.job.orders.of(self.job.before + epoch)
+            finite = self.workspace.train(task.program, self.job.member, order)
+            if not finite:
+                self._measure(epoch)
+                self._diverge("gradient")
+                break
+            self.workspace.score(task.validation.users, task.validation.items, self.scores[self.waiting])
+            self.waiting += 1
+            if self._must_measure(epoch):
+                self._measure(epoch + 1)
+                if result.outcome is Outcome.DIVERGED or self._out_of_patience(epoch):
+                    break
+        if task.keep == "last" or (task.keep == "best" and result.state is None):
+            result.state = self._state()  # one that never had a value keeps its last weights
+        return result
+
+    def _must_measure(self, epoch: int) -> bool:
+        return (
+            epoch + 1 == self.task.epochs
+            or self.waiting == len(self.scores)
+            or self._out_of_patience(epoch)
+            or not np.isfinite(self.scores[self.waiting - 1]).all()
+        )
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        patience = self.task.trainer.protocol.patience
+        return patience is not None and epoch - self.best_epoch >= patience
+
+    def _measure(self, epochs: int) -> None:
+        """Measure the scores that are waiting, the last of them of epoch number `epochs`."""
+        if not self.waiting:
+            return
+        trainer, result = self.task.trainer, self.result
+        columns = evaluate(trainer.metrics, torch.from_numpy(self.scores[: self.waiting]), self.task.targets)
+        sign = 1.0 if trainer.higher_is_better else -1.0
+        first = epochs - self.waiting
+        self.waiting = 0
+        for row, epoch in enumerate(range(first, epochs)):
+            values = {name: float(column[row]) for name, column in columns.items()}
+            if not all(np.isfinite(value) for value in values.values()):
+                result.stopped_at = epoch + 1
+                self._diverge("validation score")
+                return
+            for name, value in values.items():
+                result.metrics[name][epoch] = value
+            value = sign * values[trainer.metrics[0]]
+            if not value <= self.best:  # a first value beats NaN
+                self.best, self.best_epoch = value, epoch
+                if self.task.keep == "best":
+                    result.state = self._state()
+
+    def _diverge(self, what: str) -> None:
+        if self.result.outcome is Outcome.TRAINED:
+            self.result.outcome = Outcome.DIVERGED
+            self.result.reason = f"non-finite {what} in epoch {self.result.stopped_at}"
+
+    def _state(self) -> State:
+        epochs = np.array([self.job.before + self.result.stopped_at], np.int64)
+        return State(self.workspace.weights(), self.workspace.optimizer_state(), epochs)
+
+
+def _report(results: Sequence[_Result], metrics: Sequence[str], epochs: int, keep: Keep) -> TrainReport:
+    states = [result.state for result in results if result.state is not None]
+    return TrainReport(
+        metrics={
+            name: np.stack([result.metrics[name] for result in results]) if results else np.empty((0, epochs))
+            for name in metrics
+        },
+        outcomes=[result.outcome for result in results],
+        reasons=[result.reason for result in results],
+        stopped_at=np.array([result.stopped_at for result in results], np.int64),
+        seconds=np.array([result.seconds for result in results], np.float64),
+        states=State.join(states) if keep != "none" and states else None,
+    )
+
+
+def _layout(module: torch.nn.Module, interactions: Interactions) -> Layout:
+    size = module.get_parameter("user_embedding.weight").shape[1]
+    return Layout(interactions.n_users, interactions.n_items, size)
+
+
+def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def _member(tensors: Mapping[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    return {name: tensor[row] for name, tensor in tensors.items()}
+
+
+def _check_tensors(what: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Compare names and shapes, but for the number of members."""
+    if found.keys() != wanted.keys():
+        raise ValueError(
+            f"these states belong to another model or optimizer: "
+            f"their {what} hold {sorted(found)}, not {sorted(wanted)}"
+        )
+    for name, tensor in wanted.items():
+        if found[name].shape[1:] != tensor.shape[1:]:
+            raise ValueError(
+                f"these states belong to another model: {what} {name} of a member has the shape "
+                f"{tuple(found[name].shape[1:])} there, and {tuple(tensor.shape[1:])} here"
+            )
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

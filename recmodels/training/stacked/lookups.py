@@ -1,0 +1,111 @@
+"""Which embedding tables of a module a batch looks up, and how."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, cast
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from recmodels.models.base import Batch
+
+FieldName = Literal["user", "item"]
+
+#: Reading these does not read the weights.
+_HARMLESS: Final = (torch.Tensor.device.__get__, torch.Tensor.dtype.__get__)  # type: ignore[attr-defined]
+
+
+class _Uses(TorchFunctionMode):
+    """Counts what some tensors are used for."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.counts = {id(tensor): 0 for tensor in tensors}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = named or {}
+        if function not in _HARMLESS:
+            for leaf in tree_leaves((arguments, dict(named))):
+                if id(leaf) in self.counts:
+                    self.counts[id(leaf)] += 1
+        return function(*arguments, **named)
+
+
+def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, FieldName]:
+    """Find embedding tables that a batch looks up exactly once, with its own ids, and uses for nothing else.
+
+    Args:
+        module: tried out in both modes, on a copy.
+        example: a small batch.
+
+    Returns:
+        For the name of each such table's weight, which ids of the batch it is looked up with.
+
+    Raises:
+        ValueError: the module does not map a batch to scores.
+    """
+    trial = copy.deepcopy(module)
+    shared = [id(parameter) for _, parameter in trial.named_parameters(remove_duplicate=False)]
+    tables = {
+        path: cast(torch.nn.Embedding, part)
+        for path, part in trial.named_modules()
+        if _is_plain(part) and shared.count(id(part.weight)) == 1
+    }
+    in_use, in_training = (_lookups(trial.train(training), tables, example) for training in (False, True))
+    return {f"{path}.weight": field for path, field in in_use.items() if in_training.get(path) == field}
+
+
+def _lookups(
+    module: torch.nn.Module, tables: Mapping[str, torch.nn.Embedding], example: Batch
+) -> dict[str, FieldName]:
+    """Call the module; return which ids each table was looked up with, if that is all it was used for."""
+    seen: dict[str, list[FieldName | None]] = {path: [] for path in tables}
+
+    def note(path: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        ids = arguments[0] if arguments else named["input"]
+        field: FieldName | None = "user" if ids is example.user else None
+        seen[path].append("item" if ids is example.item else field)
+
+    hooks = [
+        part.register_forward_pre_hook(lambda _, *given, path=path: note(path, *given), with_kwargs=True)
+        for path, part in tables.items()
+    ]
+    uses = _Uses(part.weight for part in tables.values())
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), uses:
+            scores = module(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(scores, torch.Tensor) or scores.shape != example.user.shape:
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ValueError(
+            f"{type(module).__name__} must map a batch of {len(example.user)} interactions to scores of shape "
+            f"({len(example.user)},), but it returned {found}"
+        )
+    return {
+        path: fields[0]
+        for path, fields in seen.items()
+        if len(fields) == 1 and fields[0] is not None and uses.counts[id(tables[path].weight)] == 1
+    }
+
+
+def _is_plain(part: torch.nn.Module) -> bool:
+    """Whether a module is a trainable table of torch's own, without anything done to its rows on the way."""
+    return (
+        type(part) is torch.nn.Embedding
+        and part.weight.requires_grad
+        and part.padding_idx is None
+        and part.max_norm is None
+        and not part.scale_grad_by_freq
+        and not (part._forward_hooks or part._forward_pre_hooks or part._backward_hooks)
+    )

@@ -1,0 +1,1 @@
+"""Is a found loss really better?"""

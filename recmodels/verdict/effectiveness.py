@@ -1,0 +1,158 @@
+"""How good a loss is in the end: models trained from scratch with it, judged on test at their best epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gploss.language.expression import Expression
+from gploss.screening.screening import Screening, screen
+from gploss.search.cache import Cache, CacheEntry
+from gploss.search.evaluation import JSON, EvaluationKey
+from recmodels.data.interactions import Split
+from recmodels.evaluators.evaluator import LossEvaluator, program_text
+from recmodels.metrics import Targets, evaluate
+from recmodels.training.trainer import Member, Trainer, TrainReport
+
+#: As AutoLossGen's paper reports them; F1 and accuracy at the threshold with the best F1.
+TEST_METRICS: Final = ("auc", "f1", "accuracy")
+
+#: Models whose weights are held in memory at a time.
+_AT_A_TIME: Final = 64
+
+_VALIDATION, _BEST_EPOCH, _EPOCHS = "validation", "best_epoch", "epochs"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A loss, trained from scratch with S seeds.
+
+    Attributes:
+        expression: the loss.
+        validation: (S,) best validation AUC of each seed; NaN where the model diverged before it had one.
+        best_epoch: (S,) where that was, from 1; 0 where there is none.
+        epochs: (S,) epochs trained.
+        test: (S,) values on test at that epoch, by metric.
+    """
+
+    expression: Expression
+    validation: npt.NDArray[np.float64]
+    best_epoch: npt.NDArray[np.int64]
+    epochs: npt.NDArray[np.int64]
+    test: dict[str, npt.NDArray[np.float64]]
+
+
+def effectiveness(
+    expressions: Sequence[Expression],
+    trainer: Trainer,
+    split: Split,
+    *,
+    epochs: int,
+    seeds: Sequence[int],
+    cache: Cache | None = None,
+) -> list[Effect]:
+    """Train every loss from scratch with every seed, at the protocol's own rate and decay, and look at test.
+
+    Args:
+        expressions: K losses; those that screening would reject are trained all the same.
+        trainer: its first metric chooses the epoch; its protocol ends training early.
+        split: data.
+        epochs: at most so many.
+        seeds: S training seeds.
+        cache: keeps each model's figures, so that a run that was cut off goes on where it was; or None.
+
+    Returns:
+        K effects, in the order of the expressions.
+    """
+    screening = screen(expressions, scale_free=trainer.protocol.scale_free)
+    texts = [program_text(expression) for expression in screening.program.expressions]
+    keys = {seed: _key(trainer, split, seed, epochs) for seed in seeds}
+    known: dict[tuple[int, int], dict[str, float]] = {}
+    waiting = []
+    for seed, key in keys.items():  # models with one seed share their batches
+        for row, text in enumerate(texts):
+            entry = None if cache is None else cache.lookup(key, text, epochs)
+            if entry is None:
+                waiting.append((row, seed))
+            else:
+                known[row, seed] = {name: value for name, (value,) in entry.metrics.items()}
+    for first in range(0, len(waiting), _AT_A_TIME):
+        part = waiting[first : first + _AT_A_TIME]
+        values, seconds = _train(screening, part, trainer, split, epochs)
+        known.update(zip(part, values, strict=True))
+        if cache is not None:
+            for (row, seed), own, time in zip(part, values, seconds, strict=True):
+                cache.store(keys[seed], [_entry(screening, row, own, epochs, time)])
+    return [_effect(expressions[row], [known[row, seed] for seed in seeds]) for row in range(len(expressions))]
+
+
+def _train(
+    screening: Screening, pairs: Sequence[tuple[int, int]], trainer: Trainer, split: Split, epochs: int
+) -> tuple[list[dict[str, float]], list[float]]:
+    """Train some (loss, seed) pairs; return each one's figures and seconds."""
+    protocol = trainer.protocol
+    members = [Member(row, seed, protocol.learning_rate, protocol.weight_decay) for row, seed in pairs]
+    report = trainer.fit(screening.program, members, split.train, split.validation, epochs, keep="best")
+    assert report.states is not None
+    scores = torch.from_numpy(trainer.predict(report.states, split.test))
+    targets = Targets(split.test.labels, split.test.users, metrics=TEST_METRICS)
+    on_test = evaluate(TEST_METRICS, scores, targets)
+    best = _best_epochs(report, trainer.metrics[0])
+    values = []
+    for position, epoch in enumerate(best.tolist()):
+        column = report.metrics[trainer.metrics[0]][position]
+        own = {name: float(tensor[position]) if epoch else float("nan") for name, tensor in on_test.items()}
+        own[_VALIDATION] = float(column[epoch - 1]) if epoch else float("nan")
+        own[_BEST_EPOCH], own[_EPOCHS] = float(epoch), float(report.stopped_at[position])
+        values.append(own)
+    return values, report.seconds.tolist()
+
+
+def _best_epochs(report: TrainReport, metric: str) -> npt.NDArray[np.int64]:
+    """First epoch with the best AUC, from 1; 0 where there is no value."""
+    column = report.metrics[metric]
+    best = np.where(np.isfinite(column), column, -np.inf).argmax(axis=1) + 1
+    return np.where(np.isfinite(column).any(axis=1), best, 0).astype(np.int64)
+
+
+def _key(trainer: Trainer, split: Split, seed: int, epochs: int) -> EvaluationKey:
+    """What the figures depend on: all that training depends on, how long it may last, and the test part."""
+    fields = LossEvaluator(split, trainer, seed=seed).key.fields
+    own: dict[str, JSON] = {
+        "effect_epochs": epochs,
+        "test": split.test.content_hash,
+        "test_metrics": list(TEST_METRICS),
+    }
+    return EvaluationKey({**fields, **own})
+
+
+def _entry(screening: Screening, row: int, values: dict[str, float], epochs: int, seconds: float) -> CacheEntry:
+    # one value a metric instead of one an epoch: complete, since the key holds the number of epochs
+    return CacheEntry(
+        program=program_text(screening.program.expressions[row]),
+        fingerprint=screening.fingerprints[row],
+        status="trained",
+        reason=None,
+        epochs=epochs,
+        complete=True,
+        metrics={name: [value] for name, value in values.items()},
+        seconds=seconds,
+    )
+
+
+def _effect(expression: Expression, values: Sequence[dict[str, float]]) -> Effect:
+    def column(name: str) -> npt.NDArray[np.float64]:
+        return np.array([own[name] for own in values], np.float64)
+
+    return Effect(
+        expression,
+        column(_VALIDATION),
+        column(_BEST_EPOCH).astype(np.int64),
+        column(_EPOCHS).astype(np.int64),
+        {name: column(name) for name in TEST_METRICS},
+    )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gploss.compute.program import Program
+from gploss.language.export import torch_source, torch_values
+from gploss.language.expression import Expression
+from gploss.language.operators import OPERATORS, Operator
+from gploss.loss_function import LOSSES, ExpressionLoss
+from tests import reference
+from tests.strategies import GRAMMARS, random_expressions
+
+parse = Expression.parse
+Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def written(folder: Path, source: str, name: str = "pasted") -> ModuleType:
+    """Save source code as a module, as a user would, and import it."""
+    path = folder / f"{name}.py"
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def many(folder: Path, losses: list[tuple[Expression, float]]) -> list[Function]:
+    """Export losses into one module, a function each."""
+    sources = [torch_source(expression, scale, f"loss_{k}") for k, (expression, scale) in enumerate(losses)]
+    module = written(folder, "\n\n".join(sources))
+    return [getattr(module, f"loss_{k}") for k in range(len(losses))]
+
+
+def slope(function: Function, scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    score = torch.tensor(scores, requires_grad=True)
+    value = function(score, torch.tensor(labels))
+    gradient = np.zeros(len(scores))
+    if value.requires_grad:
+        (found,) = torch.autograd.grad(value, score)
+        gradient = found.numpy()
+    return value.item(), gradient
+
+
+def test_exported_source_is_the_loss_that_was_trained(tmp_path: Path) -> None:
+    """Source, ExpressionLoss and Program equal plain torch in float64, on a batch of the steady samples."""
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(0, 1.5, 40), rng.integers(0, 2, 40).astype(float)
+    expressions = [loss for _, loss in LOSSES.items()]
+    expressions += [
+        expression for grammar in GRAMMARS.values() for expression in random_expressions(5, 80, grammar)
+    ]
+    expressions += [
+        parse(text) for text in ("2.5", "label", "logit", "pred", "clamped(label)", "clamped(neg(pred))")
+    ]
+    scales = np.exp(rng.normal(0, 2, len(expressions)))
+    functions = many(tmp_path, list(zip(expressions, scales.tolist(), strict=True)))
+    program = Program.compile(expressions, 1 / scales)
+    checked = 0
+    for k, expression in enumerate(expressions):
+        exact = reference.evaluate(expression, scores, labels)
+        batch = exact.steady & (exact.largest < 1e12)
+        if not batch.any():
+            continue
+        checked += 1
+        mean = exact.losses[batch].mean() / scales[k]
+        gradients = exact.gradients[batch] / scales[k] / batch.sum()
+        size = np.abs(exact.losses[batch]).mean() / scales[k]
+        losses, pulls = program.losses(scores[batch], labels[batch], np.array([k]))
+        found = [
+            slope(functions[k], scores[batch], labels[batch]),
+            slope(ExpressionLoss(expression, float(scales[k])), scores[batch], labels[batch]),
+            (losses.mean(), pulls[0] / batch.sum()),
+        ]
+        for value, gradient in found:
+            np.testing.assert_allclose(value, mean, rtol=1e-9, atol=1e-12 * size, err_msg=str(expression))
+            np.testing.assert_allclose(gradient, gradients, rtol=1e-9, atol=0, err_msg=str(expression))
+    assert checked > 0.9 * len(expressions)
+
+
+@pytest.mark.parametrize("name", sorted(reference.FUNCTIONS))
+@pytest.mark.parametrize("semantics", ["plain", "clamped"])
+def test_torch_values_are_those_of_plain_torch(name: str, semantics: Any) -> None:
+    operands = [parse("logit"), parse("label - 0.4 * pred")][: OPERATORS[name].arity]
+    expression = Expression.apply(name, *operands).with_semantics(semantics)
+    scores = np.random.default_rng(1).normal(0, 2, 100)
+    labels = (scores > 0.3).astype(float)
+    exact = reference.evaluate(expression, scores, labels)
+    values = torch_values(expression, torch.tensor(scores), torch.tensor(labels)).numpy()
+    np.testing.assert_allclose(values[exact.steady], exact.losses[exact.steady], rtol=1e-12)
+    assert exact.steady.mean() > 0.8
+
+
+def test_torch_values_keep_the_scores_shape_and_precision() -> None:
+    loss = parse("square(label - pred) + 0.5")
+    score = torch.zeros(3, 4, dtype=torch.float32)
+    for label in (torch.ones(3, 4), torch.ones(4, dtype=torch.int64), torch.tensor(True)):
+        values = torch_values(loss, score, label)
+        assert values.shape == (3, 4) and values.dtype == torch.float32
+        assert bool((values == 0.75).all())
+    assert torch_values(parse("label"), score, torch.ones(4)).shape == (3, 4)
+    assert torch_values(parse("2.5"), score, torch.ones(4)).tolist() == [[2.5] * 4] * 3
+
+
+def test_the_pasted_function_takes_integer_labels_and_any_precision(tmp_path: Path) -> None:
+    (function,) = many(tmp_path, [(LOSSES["bce"], 1.0)])
+    for dtype in (torch.float32, torch.float64):
+        score = torch.tensor([0.5, -1.0], dtype=dtype)
+        value = function(score, torch.tensor([1, 0]))
+        assert value.dtype == dtype and value.shape == ()
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor([1, 0]).to(score))
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_users_own_operator_is_exported_in_full(tmp_path: Path, softplus: Operator) -> None:
+    loss = parse("softplus(logit) - label * logit")
+    (function,) = many(tmp_path, [(loss, 2.0)])
+    score, label = torch.randn(20, dtype=torch.float64), torch.ones(20)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(score, label.double()) / 2
+    torch.testing.assert_close(function(score, label), expected)
+    assert "gploss" not in torch_source(loss)
+
+
+@pytest.mark.parametrize("semantics", ["plain", "clamped"])
+def test_the_source_is_plain_torch(semantics: Any) -> None:
+    for expression in random_expressions(6, 60, GRAMMARS["standard"]):
+        source = torch_source(expression.with_semantics(semantics), 0.5, "my_loss")
+        tree = ast.parse(source)
+        assert [type(node) for node in tree.body] == [ast.Import, ast.FunctionDef]
+        assert max(len(line) for line in source.splitlines() if " = " not in line) <= 110
+        function = tree.body[1]
+        assert isinstance(function, ast.FunctionDef) and function.name == "my_loss"
+        assert "divided by 0.5" in " ".join((ast.get_docstring(function) or "").split())
+
+
+def test_guards_clamps_and_scale_are_written_out() -> None:
+    source = torch_source(parse("clamped(log(pred))"), 0.125)
+    assert "1e-06" in source
+    assert "torch.clamp(" in source and "1e-05" in source and "100000.0" in source
+    assert source.rstrip().endswith(".mean() / 0.125")
+    assert "clamp" not in torch_source(parse("log(pred)"))
+    assert torch_source(parse("log(pred)")).rstrip().endswith(".mean()")
+
+
+@pytest.mark.parametrize("name", ["my loss", "", "1", "lambda", "a.b", "f(x): pass #"])
+def test_a_function_needs_a_name(name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a Python function"):
+        torch_source(parse("pred"), name=name)

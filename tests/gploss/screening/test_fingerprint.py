@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.loss_function import LOSSES
+from gploss.screening.fingerprint import fingerprints
+from gploss.screening.probes import PROBE_VERSION, probe
+from gploss.screening.screening import screen
+from tests.strategies import any_expressions, random_expressions
+
+parse = Expression.parse
+
+
+def names(*texts: str, scale_free: bool = True) -> list[str]:
+    return fingerprints(probe(Program.compile([parse(text) for text in texts])), scale_free=scale_free)
+
+
+def test_a_fingerprint_is_a_version_and_a_hash() -> None:
+    (name,) = names("square(label - pred)")
+    assert re.fullmatch(rf"{PROBE_VERSION}-[0-9a-f]{{32}}", name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("square(label - pred)", "(pred - label) * (pred - label)"),
+        ("square(label - pred)", "square(pred) - 2 * label * pred + label"),
+        ("square(label - pred)", "square(label - pred) + 7 * label - 3"),
+        ("square(label - pred)", "abs(label - pred) * abs(label - pred)"),
+        ("max(label, pred)", "-min(-label, -pred)"),
+        ("relu(label - pred)", "max(label - pred, 0)"),
+        ("pred", "sigmoid(logit)"),
+        ("pred * label", "sigmoid(logit) * label"),
+        ("tanh(logit) * label", "(2 * sigmoid(2 * logit) - 1) * label"),
+        ("a = pred - label; square(a) * square(a)", "square(square(label - pred))"),
+    ],
+)
+def test_equal_functions_have_one_fingerprint(one: str, other: str) -> None:
+    for scale_free in (True, False):
+        assert len(set(names(one, other, scale_free=scale_free))) == 1
+
+
+@pytest.mark.parametrize("factor", ["2", "0.001", "1000000", "3.3333", "inv(7)"])
+def test_multiples_are_one_where_losses_are_made_scale_free(factor: str) -> None:
+    for loss in ("square(label - pred)", "label * log(pred) + pred", str(LOSSES["sumr"])):
+        multiple = f"mul({factor}, {loss})"
+        assert len(set(names(loss, multiple))) == 1
+        assert len(set(names(loss, multiple, scale_free=False))) == 2
+        assert len(set(names(loss, f"neg({loss})"))) == 2  # pulls the other way
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "square(label - pred) + 0.001 * label * pred",
+        "square(label - 1.001 * pred)",
+        "square(label - pred - 0.001)",
+        "abs(label - pred) * square(label - pred)",
+        "-square(label - pred)",
+        "square(label - pred) + 0.0001 * label * square(logit)",
+    ],
+)
+def test_losses_that_differ_by_a_thousandth_are_two(other: str) -> None:
+    for scale_free in (True, False):
+        assert len(set(names("square(label - pred)", other, scale_free=scale_free))) == 2
+
+
+def test_published_losses_are_all_different() -> None:
+    found = dict(zip(LOSSES, screen([loss for _, loss in LOSSES.items()]).fingerprints, strict=True))
+    # MaxR and SumR have the same slopes: they are 1/p and 1/p + 1 where y = 1, p/eps and (p + eps)/eps where y = 0
+    assert found.pop("maxr") == found["sumr"]
+    assert len(set(found.values())) == len(found)
+    assert found["hinge"] in names("max(1 - (label + label - 1) * logit, 0)")
+
+
+def test_a_shift_or_an_exact_multiple_changes_nothing() -> None:
+    expressions = random_expressions(5, 300, Grammar.standard())
+    own = screen(expressions)
+    sound = [k for k, reason in enumerate(own.reasons) if reason is None]
+    assert len(sound) > 50
+    for operator, number in (("add", 0.25), ("mul", 2), ("mul", 0.5)):
+        changed = [Expression.apply(operator, Expression.leaf(number), expressions[k]) for k in sound]
+        assert screen(changed).fingerprints == [own.fingerprints[k] for k in sound]
+
+
+@given(any_expressions())
+@settings(max_examples=60, deadline=None)
+def test_every_loss_has_a_fingerprint(expression: Expression) -> None:
+    response = probe(Program.compile([expression, expression]))
+    for scale_free in (True, False):
+        one, other = fingerprints(response, scale_free=scale_free)
+        assert one == other
+
+
+SCRIPT = """
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.screening.screening import screen
+import sys
+texts = sys.stdin.read().splitlines()
+expressions = [Expression.parse(text) for text in texts]
+print(Grammar.paper().content_hash)
+print(*screen(expressions).fingerprints, *screen(expressions, scale_free=False).fingerprints, sep="\\n")
+print(*(expression.canonical() for expression in expressions), sep="\\n")
+"""
+
+
+def test_another_process_agrees() -> None:
+    """Hash seeds, the order of interning and the company are its own; names and canonical forms are not."""
+    expressions = random_expressions(2, 60, Grammar.standard()) + random_expressions(3, 60, Grammar.paper())
+    texts = [str(expression) for expression in expressions]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input="\n".join(texts[::-1]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        cwd=Path(__file__).parents[3],
+        timeout=300,
+    )
+    content_hash, *lines = done.stdout.splitlines()
+    assert content_hash == Grammar.paper().content_hash
+    own = [
+        screen(expressions).fingerprints,
+        screen(expressions, scale_free=False).fingerprints,
+        [str(expression.canonical()) for expression in expressions],
+    ]
+    assert lines == [name for part in own for name in part[::-1]]
+
+
+def test_rejected_losses_do_no_harm() -> None:
+    texts = ("exp(exp(exp(9 + logit)))", "label", "1e300 * logit * label", "square(label - pred)")
+    with np.errstate(all="raise"):
+        assert names(*texts)[3] == names("square(label - pred)")[0]

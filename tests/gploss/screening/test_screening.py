@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from gploss.language.grammar import Grammar
+from gploss.loss_function import LOSSES
+from gploss.screening.probes import LABELS, SCORES, probe
+from gploss.screening.screening import DIRECTION_NEEDED, Reason, right_directions, screen
+from tests.strategies import GRAMMARS, random_expressions
+
+parse = Expression.parse
+
+
+def reason(text: str, **options: bool) -> str | None:
+    (found,) = screen([parse(text)], **options).reasons
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("square(label - pred)", None),
+        ("exp(exp(exp(exp(1 + logit + label))))", Reason.NON_FINITE),
+        ("1e308 * logit * 1e10 * label", Reason.NON_FINITE),
+        # the value is infinite, the gradient is 0
+        ("label * logit + max(exp(1000), pred)", Reason.NON_FINITE),
+        # finite for the labels of the probes, not for the others
+        ("label", Reason.ZERO_GRADIENT),
+        ("2.5", Reason.ZERO_GRADIENT),
+        ("label * 3", Reason.ZERO_GRADIENT),
+        ("pred * 0 + label", Reason.ZERO_GRADIENT),
+        ("pred - pred + label", Reason.ZERO_GRADIENT),
+        ("1e-9 * label * pred", Reason.ZERO_GRADIENT),
+        ("max(pred, 2) + label", Reason.ZERO_GRADIENT),
+        ("clamped(neg(mul(label, pred)))", Reason.ZERO_GRADIENT),
+        ("pred", Reason.NO_LABEL),
+        ("pred + label", Reason.NO_LABEL),
+        ("max(pred, label - 1)", Reason.NO_LABEL),
+        ("logit * (1 + label * 1e-12)", Reason.NO_LABEL),
+        ("square(logit) + (label - label) * logit", Reason.NO_LABEL),
+    ],
+)
+def test_each_reason_for_rejection(text: str, expected: Reason | None) -> None:
+    assert reason(text) == expected
+    assert reason(text, scale_free=False) == expected
+
+
+def test_the_worst_reason_is_named() -> None:
+    assert reason("exp(exp(exp(9 + pred)))") == Reason.NON_FINITE  # blind to the label, too
+    assert reason("2 * label") == Reason.ZERO_GRADIENT
+
+
+@pytest.mark.parametrize("text", ["-square(label - pred)", "pred * label", "label * logit", "square(label + pred)"])
+def test_a_wrong_direction_is_a_reason_only_when_asked_for(text: str) -> None:
+    assert reason(text) is None
+    assert reason(text, check_direction=True) == Reason.WRONG_DIRECTION
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_hand_made_losses_pass(name: str) -> None:
+    screening = screen([LOSSES[name]], check_direction=True)
+    assert screening.reasons == [None]
+    assert 1e-3 < screening.scales[0] < 1e7
+
+
+def directions(*texts: str) -> list[int]:
+    program = Program.compile([parse(text) for text in texts])
+    return [int(count) for count in right_directions(program, range(len(texts)))]
+
+
+def test_directions_are_counted_as_in_the_paper() -> None:
+    bce = str(LOSSES["bce"])
+    assert directions(bce, f"neg({bce})", "square(label - pred)", "neg(pred) * label") == [2000, 0, 2000, 1000]
+    assert directions("label - pred", "pred", "2", "label") == [1000, 1000, 0, 0]
+    # right where pred lies on the wrong side of a half only
+    assert directions("square(max(label - pred, 0.5))") == [500]
+    assert directions("abs(label - pred) * (pred - 0.25)")[0] not in (0, 2000)
+
+
+def test_more_than_1200_right_directions_are_needed() -> None:
+    # for label 1: 1000 right; for label 0: right above the threshold
+    exactly, one_more = (
+        "max(pred, 0.8) * (1 - label) - pred * label",
+        "max(pred, 0.799) * (1 - label) - pred * label",
+    )
+    assert directions(exactly, one_more) == [DIRECTION_NEEDED, DIRECTION_NEEDED + 1]
+    assert reason(exactly, check_direction=True) == Reason.WRONG_DIRECTION
+    assert reason(one_more, check_direction=True) is None
+
+
+def test_directions_of_chosen_rows() -> None:
+    program = Program.compile([LOSSES["bce"], parse("neg(square(label - pred))"), LOSSES["mse"]])
+    assert right_directions(program, [2, 1, 1]).tolist() == [2000, 0, 0]
+    assert right_directions(program, []).tolist() == []
+
+
+def mean_slope(program: Program) -> npt.NDArray[np.float64]:
+    return np.asarray(np.abs(program.losses(SCORES, LABELS)[1]).mean(axis=1))
+
+
+def test_scale_free_losses_have_a_mean_gradient_of_one() -> None:
+    expressions = [loss for _, loss in LOSSES.items()]
+    expressions += [
+        expression for grammar in GRAMMARS.values() for expression in random_expressions(3, 300, grammar)
+    ]
+    screening = screen(expressions)
+    sound = np.array([found is None for found in screening.reasons])
+    assert sound.sum() > 100
+    np.testing.assert_allclose(mean_slope(screening.program)[sound], 1, rtol=1e-12)
+    np.testing.assert_allclose(mean_slope(Program.compile(expressions))[sound], screening.scales[sound], rtol=1e-12)
+    as_written = screen(expressions, scale_free=False)
+    np.testing.assert_array_equal(as_written.program.multipliers, 1.0)
+    np.testing.assert_array_equal(as_written.scales, screening.scales)
+    assert as_written.reasons == screening.reasons
+    assert np.isfinite(screening.program.multipliers).all()
+
+
+def test_a_loss_is_screened_the_same_in_any_company() -> None:
+    expressions = [
+        *random_expressions(9, 200, Grammar.standard()),
+        parse("exp(exp(exp(9 + logit)))"),
+        parse("label"),
+    ]
+    together = screen(expressions, check_direction=True)
+    for k in range(0, len(expressions), 9):
+        alone = screen([expressions[k]], check_direction=True)
+        assert alone.reasons[0] == together.reasons[k]
+        assert alone.fingerprints[0] == together.fingerprints[k]
+        np.testing.assert_array_equal(alone.scales[0], together.scales[k])
+        assert alone.program.multipliers[0] == together.program.multipliers[k]
+
+
+def test_nothing_to_screen() -> None:
+    screening = screen([], check_direction=True)
+    assert screening.reasons == screening.fingerprints == []
+    assert len(screening.program) == len(screening.scales) == 0
+
+
+def test_the_flipped_labels_count() -> None:
+    """An infinity, and an effect of the label, are found wherever they are."""
+    response = probe(Program.compile([LOSSES["mse"]]))
+    assert response.losses.shape == (1, 128)
+    assert response.gradients.shape == response.flipped_gradients.shape == (1, 64)
+    pred = 1 / (1 + np.exp(-SCORES))
+    np.testing.assert_allclose(response.losses[0, :64], (LABELS - pred) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(response.losses[0, 64:], (1 - LABELS - pred) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(response.gradients[0], 2 * (pred - LABELS) * pred * (1 - pred), rtol=1e-12)
+    np.testing.assert_allclose(
+        response.flipped_gradients[0], 2 * (pred - 1 + LABELS) * pred * (1 - pred), rtol=1e-12
+    )
+    np.testing.assert_allclose(response.scales, np.abs(response.gradients).mean(axis=1), rtol=1e-12)
+    assert SCORES[LABELS == 0].max() == SCORES[-1]
+    between = (SCORES[-1] + SCORES[-2]) / 2
+    # overflows at the highest score under label 1, which only the flipped labels show
+    text = f"square(label - pred) + exp(label * 1000000 * relu(logit - {between}))"
+    response = probe(Program.compile([parse(text)]))
+    assert np.isfinite(response.losses[0, :64]).all() and np.isfinite(response.gradients).all()
+    assert reason(text) == Reason.NON_FINITE
+
+
+def test_probes_are_what_they_are_said_to_be() -> None:
+    assert SCORES.shape == LABELS.shape == (64,)
+    assert (np.diff(SCORES) > 0).all()
+    np.testing.assert_allclose(SCORES, -SCORES[::-1], atol=1e-12)
+    assert 1.4 < SCORES.std() < 1.5
+    assert LABELS.sum() == 32
+    assert set(LABELS) == {0.0, 1.0}
+    assert (LABELS[1:] != LABELS[:-1]).all()

@@ -1,0 +1,415 @@
+"""The fused trainer: the contract, agreement with the stacked trainer, Adam, threads, and its parts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from gploss.compute.cpu import load_kernels
+from gploss.compute.program import Program
+from gploss.language.expression import Expression
+from recmodels.data.interactions import Interactions
+from recmodels.models.base import Batch, ModelFactory, build_model
+from recmodels.models.deep_model import DeepModel
+from recmodels.models.mf import MF
+from recmodels.training.fused import trainer as fused
+from recmodels.training.fused.orders import Orders, batch_bounds
+from recmodels.training.fused.trainer import FusedTrainer, can_train
+from recmodels.training.fused.workspace import aligned
+from recmodels.training.protocol import PAPER, STANDARD, Protocol
+from recmodels.training.stacked.trainer import StackedTrainer
+from recmodels.training.trainer import Member, Outcome, TrainReport
+from recmodels.training.vectors import (
+    LANES,
+    bounded,
+    load,
+    multiply_add,
+    spread,
+    square_root,
+    store,
+    total,
+    zero_if,
+)
+from tests.recmodels.training.trainer_contract import (
+    ALL,
+    LOSSES,
+    PAPER_LONG,
+    PROTOCOLS,
+    SPLIT,
+    STANDARD_LONG,
+    TrainerContract,
+    assert_same,
+    batches_of,
+    members_of,
+    mf_for,
+    program_of,
+    reference_scores,
+)
+
+ADAM = dataclasses.replace(STANDARD_LONG, name="adam", optimizer="adam", learning_rate=0.01, weight_decay=1e-3)
+
+
+class TestFusedTrainer(TrainerContract):
+    def trainer(
+        self,
+        protocol: Protocol,
+        *,
+        model: ModelFactory | None = None,
+        metrics: Sequence[str] = ("auc",),
+        group: int | None = None,
+    ) -> FusedTrainer:
+        return FusedTrainer(model or MF, protocol, metrics=metrics, n_jobs=group)
+
+
+def fit(
+    protocol: Protocol, members: Sequence[Member], *, n_jobs: int = 1, epochs: int = 2, **options: Any
+) -> TrainReport:
+    trainer = FusedTrainer(mf_for(protocol), protocol, n_jobs=n_jobs)
+    return trainer.fit(program_of(ALL, protocol), members, SPLIT.train, SPLIT.validation, epochs, **options)
+
+
+# Agreement with the stacked trainer.
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
+def test_it_agrees_with_the_stacked_trainer_and_takes_its_states(protocol: Protocol) -> None:
+    members = members_of(5, protocol, seeds=2)
+    program = program_of(ALL, protocol)
+    arguments = (program, members, SPLIT.train, SPLIT.validation)
+    stacked = StackedTrainer(mf_for(protocol), protocol, device="cpu")
+    trainer = FusedTrainer(mf_for(protocol), protocol)
+    first = trainer.fit(*arguments, 1, keep="last")
+    other_first = stacked.fit(*arguments, 1, keep="last")
+    assert first.states is not None and other_first.states is not None
+    second = trainer.fit(*arguments, 1, start=other_first.states, keep="last")
+    other_second = stacked.fit(*arguments, 1, start=first.states, keep="last")
+    for mine, other in ((first, other_first), (second, other_second)):
+        assert mine.states is not None and other.states is not None
+        np.testing.assert_allclose(mine.metrics["auc"], other.metrics["auc"], atol=5e-5)
+        for name, weight in other.states.weights.items():
+            assert mine.states.weights[name].shape == weight.shape
+            assert float((mine.states.weights[name] - weight).norm() / weight.norm()) < 2e-5, name
+        assert mine.states.optimizer.keys() == other.states.optimizer.keys()
+        for name, accumulator in other.states.optimizer.items():
+            torch.testing.assert_close(mine.states.optimizer[name], accumulator, rtol=1e-3, atol=1e-8)
+    test = SPLIT.test
+    np.testing.assert_allclose(
+        trainer.predict(first.states, test), stacked.predict(first.states, test), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [1, 16, 20])
+def test_vectors_of_any_length_are_trained(size: int) -> None:
+    model = functools.partial(MF, embedding_size=size)
+    arguments = (program_of(ALL, STANDARD), members_of(3, STANDARD), SPLIT.train, SPLIT.validation, 2)
+    mine = FusedTrainer(model, STANDARD_LONG).fit(*arguments, keep="last")
+    other = StackedTrainer(model, STANDARD_LONG, device="cpu").fit(*arguments, keep="last")
+    assert mine.states is not None and other.states is not None
+    for name, weight in other.states.weights.items():
+        assert float((mine.states.weights[name] - weight).norm() / weight.norm()) < 1e-5, name
+
+
+# Lazy Adam.
+
+
+def adam_reference(loss: str, multiplier: float, member: Member, epochs: int) -> dict[str, torch.Tensor]:
+    """Plain loops in float64; each row counts its own steps."""
+    train = SPLIT.train
+    module = build_model(mf_for(ADAM), train.n_users, train.n_items, member.seed)
+    weights = {name: weight.detach().double() for name, weight in module.named_parameters()}
+    first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    steps = {name: torch.zeros(weight.shape[:1]).double() for name, weight in weights.items()}
+    for epoch in range(epochs):
+        for rows in batches_of(member.seed, epoch, len(train), ADAM.batch_size):
+            users, items = torch.tensor(train.users[rows]), torch.tensor(train.items[rows])
+            leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+            values = LOSSES[loss][1](
+                reference_scores(leaves, users, items), torch.tensor(train.labels[rows]).double()
+            )
+            gradients = torch.autograd.grad(multiplier * values.mean(), list(leaves.values()))
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                touched = {"user": users.unique(), "item": items.unique()}.get(name[:4], ...)
+                own = gradient[touched] + member.weight_decay * weight[touched]
+                steps[name][touched] += 1
+                t = steps[name][touched].reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else steps[name]
+                first[name][touched] = 0.9 * first[name][touched] + 0.1 * own
+                second[name][touched] = 0.999 * second[name][touched] + 0.001 * own**2
+                root = (second[name][touched] / (1 - 0.999**t)).sqrt()
+                weight[touched] -= member.learning_rate * (first[name][touched] / (1 - 0.9**t)) / (root + 1e-8)
+    return weights
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_adam_equals_a_plain_float64_loop(loss: str) -> None:
+    member = Member(ALL.index(loss), 3, ADAM.learning_rate, ADAM.weight_decay)
+    report = fit(ADAM, [member], keep="last")
+    expected = adam_reference(loss, float(program_of(ALL, ADAM).multipliers[member.loss]), member, epochs=2)
+    assert report.states is not None
+    for name, weight in expected.items():
+        found = report.states.weights[name][0].double()
+        assert float((found - weight).norm() / weight.norm()) < 1e-5, name
+
+
+def test_adam_goes_on_where_it_stopped() -> None:
+    members = members_of(3, ADAM, seeds=2)
+    whole = fit(ADAM, members, epochs=3, keep="last")
+    half = fit(ADAM, members, epochs=1, keep="last")
+    rest = fit(ADAM, members, epochs=2, start=half.states, keep="last")
+    np.testing.assert_array_equal(whole.metrics["auc"][:, 1:], rest.metrics["auc"])
+    assert whole.states is not None and rest.states is not None
+    for name, tensor in whole.states.optimizer.items():
+        assert torch.equal(tensor, rest.states.optimizer[name])
+
+
+def test_adam_is_not_for_the_stacked_trainer() -> None:
+    trainer = StackedTrainer(mf_for(ADAM), ADAM, device="cpu")
+    with pytest.raises(ValueError, match="fused"):
+        trainer.fit(program_of(ALL, ADAM), members_of(1, ADAM), SPLIT.train, SPLIT.validation, 1)
+
+
+# Members do not see each other.
+
+
+@pytest.mark.parametrize("protocol", [STANDARD, PAPER, ADAM], ids=lambda protocol: protocol.name)
+def test_threads_and_neighbours_cannot_be_seen(protocol: Protocol) -> None:
+    members = members_of(12, protocol, seeds=3)
+    members[4] = dataclasses.replace(members[4], learning_rate=1e38)
+    one = fit(protocol, members, epochs=5, keep="last")
+    assert one.outcomes[4] is Outcome.DIVERGED
+    for n_jobs in (2, 5, 40):
+        assert_same(one, fit(protocol, members, epochs=5, keep="last", n_jobs=n_jobs))
+    alone = fit(protocol, [members[7]], epochs=5, keep="last")
+    assert_same(alone, one, [7])
+
+
+def test_epochs_measured_together_or_one_by_one_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = members_of(4, PAPER_LONG)
+    together = fit(PAPER_LONG, members, epochs=5)
+    monkeypatch.setattr(fused, "_SCORES_AT_A_TIME", 2 * len(SPLIT.validation))
+    assert_same(together, fit(PAPER_LONG, members, epochs=5))
+    monkeypatch.setattr(fused, "_SCORES_AT_A_TIME", 1)
+    assert_same(together, fit(PAPER_LONG, members, epochs=5))
+
+
+def test_an_error_in_one_member_ends_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Orders, epoch: int) -> None:
+        raise MemoryError("too little")
+
+    monkeypatch.setattr(Orders, "of", fail)
+    monkeypatch.setattr(FusedTrainer, "prepare", lambda self: None)
+    with pytest.raises(MemoryError, match="too little"):
+        fit(PAPER, members_of(9, PAPER), n_jobs=2)
+
+
+def test_a_trainer_can_be_sent_to_another_process() -> None:
+    trainer = FusedTrainer(mf_for(PAPER), PAPER)
+    arguments = (program_of(ALL, PAPER), members_of(2, PAPER), SPLIT.train, SPLIT.validation, 2)
+    report = trainer.fit(*arguments)
+    assert_same(report, pickle.loads(pickle.dumps(trainer)).fit(*arguments))  # noqa: S301
+
+
+def test_progress_adds_up_to_all_epochs() -> None:
+    done: list[int] = []
+    fit(
+        dataclasses.replace(STANDARD, patience=1), members_of(5, STANDARD), epochs=4, n_jobs=2, progress=done.append
+    )
+    assert sum(done) == 5 * 4
+
+
+# Denormals.
+
+
+def test_denormals_are_flushed_in_training_only() -> None:
+    tiny = Member(0, 0, 1e-3, 0.0)
+    program = Program.compile([Expression.parse("mul(logit, 1e-37)")])
+    trainer = FusedTrainer(mf_for(PAPER_LONG), dataclasses.replace(PAPER_LONG, batch_size=2), n_jobs=1)
+    start = trainer.fit(program, [tiny], SPLIT.train, SPLIT.validation, 1, keep="last").states
+    assert start is not None
+    weights = {name: torch.zeros_like(weight) for name, weight in start.weights.items()}
+    zero = dataclasses.replace(start, weights=weights)
+    report = trainer.fit(program, [tiny], SPLIT.train, SPLIT.validation, 1, start=zero, keep="last")
+    assert report.states is not None
+    assert not report.states.weights["user_bias.weight"].any()  # steps of 5e-41
+    assert np.float32(1e-30) * np.float32(1e-10) > 0  # this thread counts in denormals as before
+
+
+# Errors.
+
+
+class MoreThanMF(MF):
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return 2 * super().forward(batch)
+
+
+def frozen(n_users: int, n_items: int) -> MF:
+    model = MF(n_users, n_items)
+    model.global_bias.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("model", [DeepModel, MoreThanMF, frozen])
+def test_other_models_are_refused(model: ModelFactory) -> None:
+    assert not can_train(model)
+    with pytest.raises(ValueError, match=r"MF only.*StackedTrainer"):
+        FusedTrainer(model, STANDARD)
+
+
+def test_mf_is_known() -> None:
+    assert can_train(MF)
+    assert can_train(functools.partial(MF, embedding_size=3))
+
+
+@pytest.mark.parametrize(("options", "message"), [({"device": "cuda"}, "CPU"), ({"n_jobs": 0}, "n_jobs")])
+def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FusedTrainer(MF, STANDARD, **options)
+
+
+def test_states_of_another_optimizer_are_refused() -> None:
+    start = fit(PAPER, members_of(2, PAPER), keep="last").states
+    with pytest.raises(ValueError, match="optimizer"):
+        fit(STANDARD, members_of(2, STANDARD), start=start)
+
+
+# Orders.
+
+
+@given(
+    rows=st.integers(1, 200),
+    size=st.integers(1, 50),
+    n_users=st.integers(1, 12),
+    n_items=st.integers(1, 12),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_orders_hold_the_batches_laid_out_anew(rows: int, size: int, n_users: int, n_items: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, rows), rng.integers(0, n_items, rows)
+    train = Interactions(users, items, rng.integers(0, 2, rows).astype(np.float32), n_users, n_items)
+    order = Orders(train, size, seed).of(2)
+    expected = batches_of(seed, 2, rows, size)
+    assert len(order.alone) == len(expected)
+    for b, batch in enumerate(expected):
+        own = slice(order.bounds[b], order.bounds[b + 1])
+        words = np.stack([order.users[own], order.items[own]]).astype(np.int64)
+        user, item = words[0] >> 2, (words[1] >> 2) - n_users
+        label = words[0] >> 1 & 1
+        found = np.stack([user, item, label])
+        plain = np.stack([users[batch], items[batch], train.labels[batch].astype(np.int64)])
+        np.testing.assert_array_equal(_sorted(found), _sorted(plain))
+        for side, row in ((0, user), (1, item)):
+            first = np.unique(row, return_index=True)[1]
+            np.testing.assert_array_equal(np.flatnonzero(words[side] & 1), np.sort(first))
+        alone = (np.bincount(user)[user] == 1) & (np.bincount(item)[item] == 1)
+        n_alone = order.alone[b] - order.bounds[b]
+        assert alone[:n_alone].all() and not alone[n_alone:].any()
+        assert len(np.flatnonzero(np.diff(user))) == len(np.unique(user)) - 1  # a user's samples are neighbours
+        for one in np.unique(user):
+            np.testing.assert_array_equal(item[user == one], items[batch][users[batch] == one])
+
+
+def _sorted(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return columns[:, np.lexsort(columns)]
+
+
+def test_orders_are_kept_while_they_fit() -> None:
+    orders = Orders(SPLIT.train, 128, 0)
+    assert orders.of(0) is orders.of(0)
+    small = Orders(SPLIT.train, 128, 0, kept_bytes=orders.of(0).size)
+    assert small.of(0) is small.of(0)
+    assert small.of(1) is not small.of(1)
+    np.testing.assert_array_equal(small.of(1).users, orders.of(1).users)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"), [(5, 2, [2, 3]), (6, 2, [2, 2, 2]), (1, 4, [1]), (3, 1, [1, 2])]
+)
+def test_a_last_batch_of_one_joins_the_one_before(count: int, size: int, sizes: list[int]) -> None:
+    assert np.diff(batch_bounds(count, size)).tolist() == sizes
+
+
+# Vectors.
+
+
+@njit
+def _all_operations(a: Any, b: Any, out: Any, flag: int) -> None:
+    one, two = load(a, 0, 0), load(b, 0, 0)
+    store(out, 0, 0, one + two)
+    store(out, 1, 0, one - two)
+    store(out, 2, 0, one * two)
+    store(out, 3, 0, one / two)
+    store(out, 4, 0, multiply_add(one, two, spread(np.float32(0.5))))
+    store(out, 5, 0, bounded(one, spread(np.float32(1.0))))
+    store(out, 6, 0, square_root(two))
+    store(out, 7, 0, zero_if(flag, one))
+    out[8, 0] = total(one)
+
+
+def test_vectors_compute_sixteen_numbers_at_once() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1, LANES)).astype(np.float32)
+    b = np.abs(b)
+    a[0, 3] = np.nan
+    out = np.zeros((9, LANES), np.float32)
+    _all_operations(a, b, out, 1)
+    expected = [a[0] + b[0], a[0] - b[0], a[0] * b[0], a[0] / b[0], a[0] * b[0] + np.float32(0.5)]
+    expected += [np.clip(a[0], -1, 1), np.sqrt(b[0]), np.zeros(LANES)]
+    np.testing.assert_allclose(out[:8], expected, rtol=1e-6, atol=1e-7)
+    _all_operations(b, b, out, 0)
+    np.testing.assert_array_equal(out[7], b[0])
+    halves = b[0]
+    while len(halves) > 1:
+        halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
+    assert out[8, 0] == halves[0]
+
+
+def test_tables_begin_where_a_line_of_the_cache_begins() -> None:
+    for shape in ((3,), (5, 16), (1, 80)):
+        table = aligned(*shape)
+        assert table.ctypes.data % 64 == 0
+        assert table.shape == shape and not table.any()
+
+
+def test_a_trainer_can_be_copied() -> None:
+    assert copy.deepcopy(FusedTrainer(MF, PAPER)).protocol is not None
+
+
+# The interpreter's own functions in float32.
+
+
+@pytest.mark.parametrize(("name", "units"), [("exp", 1.5), ("log", 1.5), ("tanh", 2.0)])
+def test_single_precision_functions_are_accurate_everywhere(name: str, units: float) -> None:
+    function = getattr(load_kernels("float32"), name)
+
+    @njit(error_model="numpy")
+    def compute(values: Any, results: Any) -> None:
+        for i in range(values.shape[0]):
+            results[i] = function(values[i])
+
+    bits = np.arange(0, 2**32, 1009, dtype=np.uint64).astype(np.uint32)
+    special = np.array(
+        [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.17549435e-38, 88.72284, -103.97], np.float32
+    )
+    values = np.concatenate([bits.view(np.float32), special])
+    found = np.empty_like(values)
+    compute(values, found)
+    with np.errstate(all="ignore"):
+        exact = getattr(np, name)(values.astype(np.float64))
+        rounded = exact.astype(np.float32)
+    finite = np.isfinite(rounded)
+    np.testing.assert_array_equal(found[~finite], rounded[~finite])
+    errors = np.abs(found[finite] - exact[finite]) / np.spacing(np.abs(rounded[finite]))
+    assert errors.max() < units
