@@ -33,6 +33,7 @@ from experiments.parts import (
     plain_searcher,
     searcher_names,
 )
+from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
@@ -145,7 +146,7 @@ def run(settings: Settings, *, resume: bool) -> None:
             path = folder / f"{name.replace(' ', '-')}-{replicate}.json"
             if not (resume and path.is_file()):
                 row = {"variant": name, "seed": replicate, **one_run(settings, split, variant, replicate)}
-                report.write_text_atomic(path, json.dumps(row) + "\n")
+                write_text_atomic(path, json.dumps(row) + "\n")
                 console.print(f"{name}, seed {replicate}: {row}")
             rows.append(json.loads(path.read_text(encoding="utf-8")))
     write(settings, split, pd.DataFrame(rows))
@@ -236,8 +237,8 @@ def table_of(runs: pd.DataFrame) -> pd.DataFrame:
 def write(settings: Settings, split: Split, runs: pd.DataFrame) -> None:
     """Write runs.csv, ablation.csv, summary.md and the figure."""
     table = table_of(runs)
-    report.write_csv_atomic(runs, settings.out / "runs.csv")
-    report.write_csv_atomic(table, settings.out / "ablation.csv")
+    write_csv_atomic(runs, settings.out / "runs.csv")
+    write_csv_atomic(table, settings.out / "ablation.csv")
     measures = {"trained": "trained candidates", "seconds": "seconds", "result": "validation AUC at the end"}
     title = "What each part of the reward filter is worth"
     subtitle = f"{settings.searcher}, protocol {settings.protocol.name}; a dot a seed, a line at the median"
@@ -254,7 +255,7 @@ def write(settings: Settings, split: Split, runs: pd.DataFrame) -> None:
         ", ".join(f"{key}: {value}" for key, value in environment.items()),
         "",
     ]
-    report.write_text_atomic(settings.out / "summary.md", "\n".join(lines))
+    write_text_atomic(settings.out / "summary.md", "\n".join(lines))
     Console().print(report.to_rich_table(table, title))
 
 

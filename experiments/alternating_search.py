@@ -19,9 +19,9 @@ from experiments.parts import (
     side_by_side,
 )
 from gploss.compute.program import Program
+from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression
 from gploss.report import plots
-from gploss.report import tables as report
 from gploss.screening.screening import DIRECTION_NEEDED, DIRECTION_POINTS, right_directions
 from gploss.search.budget import Budget
 from gploss.search.cache import Cache
@@ -85,7 +85,7 @@ def search(settings: Settings, split: Split, *, resume: bool, console: Console) 
     title = "How fast each searcher improves the recommender"
     figure = plots.efficiency(steps(history, evaluations), {}, "validation AUC", title=title)
     plots.save(figure, settings.out / "efficiency.png")
-    report.write_csv_atomic(history, settings.out / "rounds.csv")
+    write_csv_atomic(history, settings.out / "rounds.csv")
 
 
 def run_replicate(settings: Settings, split: Split, replicate: int, resume: bool) -> list[str]:
@@ -121,7 +121,7 @@ def run_search(settings: Settings, split: Split, cache: Cache, name: str, replic
             f"{name}, seed {replicate}, trained {most} losses before its first round ended: allow more"
         )
     history = pd.DataFrame([asdict(step) for step in evaluator.history])
-    report.write_csv_atomic(history, settings.runs / f"{name}-{replicate}.rounds.csv")
+    write_csv_atomic(history, settings.runs / f"{name}-{replicate}.rounds.csv")
     result.save(settings.runs / f"{name}-{replicate}.json")
     counts = result.counts
     return (
@@ -197,7 +197,7 @@ def check(settings: Settings, console: Console) -> None:
             row["right"], row["valid"] = right, right > DIRECTION_NEEDED
     columns = ["expression", "searcher", "times", "gain", "reward", "complexity", "right", "valid"]
     table = pd.DataFrame(rows, columns=columns).sort_values(["gain", "complexity"], ascending=[False, True])
-    report.write_csv_atomic(table, settings.out / "valid.csv")
+    write_csv_atomic(table, settings.out / "valid.csv")
     console.print(
         f"phase 2: {int(table['valid'].sum())} of {len(table)} losses are right in more than "
         f"{DIRECTION_NEEDED} of {2 * DIRECTION_POINTS} cases"

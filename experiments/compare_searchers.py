@@ -23,6 +23,7 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.parts import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
+from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
 from gploss.loss_function import LOSSES
 from gploss.report import plots
@@ -149,7 +150,7 @@ def run(settings: Settings, *, resume: bool) -> None:
         reference = reference_rewards(settings, split, cache)
     results = search(settings, split, resume=resume)
     evaluations = evaluation_table(results)
-    report.write_csv_atomic(evaluations.drop(columns=["complexity", "elapsed"]), out / "evaluations.csv")
+    write_csv_atomic(evaluations.drop(columns=["complexity", "elapsed"]), out / "evaluations.csv")
     write_plots(settings, evaluations, reference, results)
     console.print("confirmation: tuning all losses alike on validation, then fresh seeds on test")
     comparisons = confirm(
@@ -270,10 +271,10 @@ def write_summary(
     """Write summary.csv, confirmation.csv, summary.md and settings.json, and print the two tables."""
     out = settings.out
     summary = report.summary(evaluations)
-    report.write_csv_atomic(summary, out / "summary.csv")
+    write_csv_atomic(summary, out / "summary.csv")
     table = report.readable_summary(summary, "validation AUC")
     confirmed = confirmation_table(comparisons)
-    report.write_csv_atomic(confirmed, out / "confirmation.csv")
+    write_csv_atomic(confirmed, out / "confirmation.csv")
     references = pd.DataFrame(
         [{"loss": name, "validation AUC": f"{value:.4f}"} for name, value in reference.items()]
     )
@@ -284,7 +285,7 @@ def write_summary(
         "data": split.describe(),
         "runs": [one.settings for one in results],
     }
-    report.write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
+    write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
     text = "\n".join(
         [
             f"# Searchers compared on {split.name}",
@@ -321,7 +322,7 @@ def write_summary(
             "",
         ]
     )
-    report.write_text_atomic(out / "summary.md", text)
+    write_text_atomic(out / "summary.md", text)
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(report.to_rich_table(table, "Search"))
     console.print(report.to_rich_table(confirmed.drop(columns=["formula"]), "Confirmation"))

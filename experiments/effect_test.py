@@ -22,6 +22,7 @@ from experiments.parts import (
     make_trainer,
     published,
 )
+from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.search.cache import Cache
@@ -59,8 +60,8 @@ def try_losses(
     authors = settings.dataset == "ml-100k" and settings.model == "mf" and not is_standard(protocol)
     if authors:
         table["authors' code"] = [f"{AUTHORS[name]:.3f}" if name in AUTHORS else "" for name in table["loss"]]
-    report.write_csv_atomic(table, settings.out / "effectiveness.csv")
-    report.write_csv_atomic(seed_table(everybody, effects), settings.out / "effectiveness_seeds.csv")
+    write_csv_atomic(table, settings.out / "effectiveness.csv")
+    write_csv_atomic(seed_table(everybody, effects), settings.out / "effectiveness_seeds.csv")
     found = [loss for loss in losses if loss.name not in AUTHORS]
     sentence = effect_sentence(everybody, effects, {loss.name for loss in found})
     best_first = sorted(zip(everybody, effects, strict=True), key=lambda pair: -_validation(pair[1]))
@@ -104,7 +105,7 @@ def rank(
         for loss, one in zip(losses, evaluations, strict=True)
     ]
     table = pd.DataFrame(rows).sort_values("validation AUC", ascending=False, kind="stable")
-    report.write_csv_atomic(table, settings.out / "ranking.csv")
+    write_csv_atomic(table, settings.out / "ranking.csv")
     pairs = [pair for pair in zip(losses, evaluations, strict=True) if pair[1].status is Status.TRAINED]
     pairs.sort(key=lambda pair: -(pair[1].reward or 0.0))
     if not pairs:
@@ -175,7 +176,7 @@ def write_found(settings: Settings, found: Sequence[NamedLoss]) -> None:
         for one in found
     ]
     table = pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"])
-    report.write_csv_atomic(table, settings.out / "found.csv")
+    write_csv_atomic(table, settings.out / "found.csv")
 
 
 def confirm_losses(
@@ -194,7 +195,7 @@ def confirm_losses(
         report=console.print,
     )
     table = confirmation_table(comparisons)
-    report.write_csv_atomic(table, settings.out / "confirmation.csv")
+    write_csv_atomic(table, settings.out / "confirmation.csv")
     return confirmation_sentence(comparisons), table
 
 
@@ -204,7 +205,7 @@ def write_summary(
     """Write summary.md and settings.json, and print the table."""
     environment = report.environment(settings.device, settings.seed)
     record = {"environment": environment, "data": split.describe(), "settings": settings.describe()}
-    report.write_text_atomic(settings.out / "settings.json", json.dumps(record, indent=1) + "\n")
+    write_text_atomic(settings.out / "settings.json", json.dumps(record, indent=1) + "\n")
     lines = [
         f"# AutoLossGen on {split.name}",
         "",
@@ -224,7 +225,7 @@ def write_summary(
     if confirmed is not None:
         lines += ["", "## Confirmation: all tuned alike", "", confirmed[0], "", report.to_markdown(confirmed[1])]
     lines += ["", "## Machine", "", ", ".join(f"{key}: {value}" for key, value in environment.items()), ""]
-    report.write_text_atomic(settings.out / "summary.md", "\n".join(lines))
+    write_text_atomic(settings.out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(table.drop(columns=["formula"]), "Effectiveness"))
     console.print(sentence)

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from experiments.compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
 from experiments.parts import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
+from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
 from gploss.loss_function import LOSSES
 from gploss.report import plots
@@ -185,7 +186,7 @@ def write(
     """Write confirmation.csv, found.csv, losses.png, settings.json and summary.md."""
     out = settings.out
     table = confirmation_table(comparisons)
-    report.write_csv_atomic(table, out / "confirmation.csv")
+    write_csv_atomic(table, out / "confirmation.csv")
     finalists = [one.tuned for one in comparisons if one.tuned.group == FOUND]
     rows = [
         {
@@ -196,9 +197,7 @@ def write(
         }
         for one in finalists
     ]
-    report.write_csv_atomic(
-        pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"]), out / "found.csv"
-    )
+    write_csv_atomic(pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"]), out / "found.csv")
     shown = [NamedLoss(one.tuned.name, one.tuned.expression) for one in comparisons[:1]]
     shown += [NamedLoss(one.name, one.expression) for one in finalists]
     plots.save(plots.loss_curves(loss_curves(shown, scale_free=True)), out / "losses.png")
@@ -209,7 +208,7 @@ def write(
         "settings": asdict(settings) | {"out": str(out), "start_with": str(settings.start_with or "")},
         "searches": [{"counts": one.counts, "seconds": one.elapsed[-1]} for one in results],
     }
-    report.write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
+    write_text_atomic(out / "settings.json", json.dumps(record, indent=1) + "\n")
     trained = sum(one.counts["trained"] for one in results)
     lines = [
         f"# A better loss for {settings.model} on {split.name}?",
@@ -229,7 +228,7 @@ def write(
         ", ".join(f"{key}: {value}" for key, value in environment.items()),
         "",
     ]
-    report.write_text_atomic(out / "summary.md", "\n".join(lines))
+    write_text_atomic(out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(table.drop(columns=["formula"]), "Confirmation"))
     console.print(confirmation_sentence(comparisons))

@@ -19,7 +19,7 @@ from gploss.loss_function import LOSSES
 from gploss.registry import discover
 from gploss.report import plots
 from gploss.screening.screening import screen
-from gploss.search.evaluation import Evaluator
+from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic import GeneticSearcher

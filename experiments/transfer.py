@@ -31,6 +31,7 @@ from experiments.parts import (
     published,
     searcher_names,
 )
+from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import LOSSES
 from gploss.report import plots
@@ -119,7 +120,7 @@ def run(settings: Settings, found: Sequence[Path], *, resume: bool) -> None:
     with Cache(settings.out / "cache.sqlite") as cache:
         losses = read_found(found) if found else search(settings, splits, cache, console)
     rows = [{"source": str(place), "expression": str(loss)} for place, loss in losses.items()]
-    report.write_csv_atomic(pd.DataFrame(rows), settings.out / "losses.csv")
+    write_csv_atomic(pd.DataFrame(rows), settings.out / "losses.csv")
     tables = [try_on(settings, target, splits[target.dataset], losses, console) for target in settings.places]
     write(settings, pd.concat(tables, ignore_index=True), losses)
 
@@ -217,7 +218,7 @@ def try_on(
         for one in comparisons
         if one.tuned.group != HAND_MADE
     ]
-    report.write_text_atomic(path, json.dumps({"key": key, "rows": rows}) + "\n")
+    write_text_atomic(path, json.dumps({"key": key, "rows": rows}) + "\n")
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -225,7 +226,7 @@ def write(settings: Settings, table: pd.DataFrame, losses: dict[Place, Expressio
     """Write transfer.csv, the map, and summary.md."""
     order = {str(place): number for number, place in enumerate(losses)}
     table = table.sort_values("source", key=lambda names: names.map(order), kind="stable")
-    report.write_csv_atomic(table, settings.out / "transfer.csv")
+    write_csv_atomic(table, settings.out / "transfer.csv")
     plots.save(plots.heat_map(table), settings.out / "transfer.png")
     shown = pd.DataFrame(
         {
@@ -249,7 +250,7 @@ def write(settings: Settings, table: pd.DataFrame, losses: dict[Place, Expressio
     lines = ["# Transfer of found losses", "", sentence, "", report.to_markdown(shown), "", "## Losses", "",
              report.to_markdown(formulas), "", "## Machine", "",
              ", ".join(f"{key}: {value}" for key, value in environment.items()), ""]  # fmt: skip
-    report.write_text_atomic(settings.out / "summary.md", "\n".join(lines))
+    write_text_atomic(settings.out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(shown, "Transfer"))
     console.print(sentence)

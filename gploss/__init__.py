@@ -22,7 +22,8 @@ from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.budget import Budget
 from gploss.search.cache import Cache, CacheEntry, CacheError
 from gploss.search.checkpoint import Checkpoint, CheckpointError
-from gploss.search.evaluation import Evaluation, EvaluationKey, Evaluator, Status
+from gploss.search.evaluation import Evaluation, EvaluationKey, Status
+from gploss.search.evaluator import Evaluator
 from gploss.search.record import Progress
 from gploss.search.result import Candidate, ResultError, SearchResult
 from gploss.search.reward import BaselineFilter, Reward

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.language.operators import OPERATORS
-from gploss.search.evaluation import JSON, Evaluation, Evaluator
+from gploss.search.evaluation import Evaluation
+from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
 from rl.controller import Controller, Formulas

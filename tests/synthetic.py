@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gploss.compute.program import Program
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
-from gploss.search.evaluation import JSON, Evaluation, Status
+from gploss.search.evaluation import Evaluation, Status
 
 #: A focal loss with both labels in one formula: (label - pred)^2 times the cross-entropy.
 FOCAL = (

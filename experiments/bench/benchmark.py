@@ -28,6 +28,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from experiments.bench.reference_loop import reference_epoch
+from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.loss_function import LOSSES
@@ -364,9 +365,9 @@ def main(out: Path, quick: bool) -> None:
     name = f"{machine['cpu']}, one core; {split.name}"
     rows = [asdict(figure) | {"machine": name} for figure in measure(Bench(split, quick), console)]
     out.mkdir(parents=True, exist_ok=True)
-    report.write_text_atomic(out / "bench.json", json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n")
+    write_text_atomic(out / "bench.json", json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n")
     table = table_of(rows)
-    report.write_text_atomic(out / "bench.md", report.to_markdown(table) + "\n")
+    write_text_atomic(out / "bench.md", report.to_markdown(table) + "\n")
     console.print(report.to_rich_table(table, f"Benchmark: {name}"))
 
 

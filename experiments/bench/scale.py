@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from experiments.bench.benchmark import Bench, added_memory, epoch_seconds, fused, in_fresh_process
+from gploss.files.whole import write_csv_atomic
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.report.plots.layout import BLUE, new_figure, plain_axes
@@ -70,7 +71,7 @@ def main(out: Path) -> None:
     sizes = pd.DataFrame(rows)
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("scale_candidates", counts), ("scale_interactions", sizes)):
-        report.write_csv_atomic(frame, out / f"{name}.csv")
+        write_csv_atomic(frame, out / f"{name}.csv")
     draw(counts, sizes, out / "scale.png")
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from gploss.files.plain import JSON, canonical_json
 from gploss.files.sqlite_file import FileFormat, SqliteFile, SqliteFileError
-from gploss.search.evaluation import JSON, Evaluation, canonical_json
+from gploss.search.evaluation import Evaluation
 
 
 class CheckpointError(SqliteFileError):

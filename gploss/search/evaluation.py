@@ -1,25 +1,21 @@
 """What is known about one candidate after it was looked at: the only thing that a searcher is told.
 
-`Evaluation` is one candidate's result, `EvaluationKey` names everything that training saw (cached metrics are
-served only under an equal key), and `Evaluator` is the contract between searchers and whatever trains; with
-`RoundsEvaluator` what a loss is worth changes from round to round.
+`Evaluation` is one candidate's result, and `EvaluationKey` names everything that training saw: cached metrics are
+served only under an equal key.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
+from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
-
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
-"""A value that JSON can hold: text, finite numbers, booleans, None, lists and text-keyed dicts of these."""
 
 
 class Status(StrEnum):
@@ -175,121 +171,3 @@ class EvaluationKey:
         object.__setattr__(self, "fields", json.loads(text))
         object.__setattr__(self, "canonical_json", text)
         object.__setattr__(self, "hash", blake2b(text.encode(), digest_size=16).hexdigest())
-
-
-def canonical_json(value: JSON) -> str:
-    """One text for equal values: sorted keys, no spaces, ASCII only, floats by repr.
-
-    Raises:
-        ValueError: if the value, or one inside it, is not JSON; the message names where it is.
-    """
-    require_json(value, "value")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def require_json(value: object, where: str) -> None:
-    """Checks that a value is JSON: `json.dumps` alone would turn a key 1 into "1", and name no place.
-
-    Raises:
-        ValueError: if the value, or one inside it, is not JSON; the message starts with `where` it is.
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} is {value!r}, which JSON cannot hold: give a finite number or None")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            require_json(item, f"{where}[{index}]")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise ValueError(f"{where} has the key {name!r}, a {type(name).__name__}: keys must be text")
-            require_json(item, f"{where}[{name!r}]")
-    else:
-        raise ValueError(
-            f"{where} is {value!r}, a {type(value).__name__}, which is not JSON: "
-            "convert it to text, a number, a list or a dict first"
-        )
-
-
-class Evaluator(Protocol):
-    """What a searcher needs from whatever screens, looks up and trains candidates."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that each candidate is trained."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """Name of the validation metric that the reward is taken from."""
-        ...
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Direction of that metric."""
-        ...
-
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluates a prefix of the expressions, in order.
-
-        Args:
-            expressions: candidates.
-            seen: the run's earlier charged evaluations by fingerprint; a candidate with one of these
-                fingerprints, or with that of an earlier candidate of this call, is a duplicate.
-            limit: the most candidates to charge.
-
-        Returns:
-            One evaluation an expression, up to the candidate that would be the charged one number limit + 1.
-        """
-        ...
-
-    def describe(self) -> dict[str, JSON]:
-        """The settings of data, model and training, recorded with each result."""
-        ...
-
-
-class RoundsEvaluator(ABC):
-    """An evaluator whose rewards hold for one round, because what candidates start from changes after it.
-
-    A run tells it when the searcher has been told, tells the searcher when a new round begins, and saves its
-    state with that of the searcher.
-    """
-
-    epochs: int
-    metric: str
-    higher_is_better: bool
-
-    @abstractmethod
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluate a prefix of the expressions; see `Evaluator`. Duplicates are those of this round."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, JSON]:
-        """Return the settings, which do not change from round to round."""
-
-    @property
-    @abstractmethod
-    def finished(self) -> bool:
-        """Whether there are no more rounds to come."""
-
-    @abstractmethod
-    def told(self) -> float | None:
-        """Take note that the searcher was told of all evaluations so far.
-
-        Returns:
-            Where a new round begins with this, the metric of what its candidates start from; None elsewhere.
-        """
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that later evaluations depend on, as JSON and numpy arrays."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `state_dict` returned."""

@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from gploss.files.plain import JSON, canonical_json
+from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import ExpressionLoss
-from gploss.report.tables import write_text_atomic
-from gploss.search.evaluation import JSON, Evaluation, canonical_json
+from gploss.search.evaluation import Evaluation
 from gploss.search.record import RunRecord, pareto_front
 
 _FORMAT = "gploss search result"

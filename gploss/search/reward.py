@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gploss.search.evaluation import JSON, Evaluation
+from gploss.files.plain import JSON
+from gploss.search.evaluation import Evaluation
 
 _FAILURE_OF_LOSSES = -10.0
 """Where lower is better, values are negative: a failure must lie below those of any usual RMSE or logloss."""

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
+from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
 from gploss.search.budget import Budget
 from gploss.search.checkpoint import Checkpoint, Saved
-from gploss.search.evaluation import JSON, Evaluation, Evaluator, RoundsEvaluator, canonical_json
+from gploss.search.evaluation import Evaluation
+from gploss.search.evaluator import Evaluator, RoundsEvaluator
 from gploss.search.interruption import Interruption
 from gploss.search.progress import Display
 from gploss.search.record import Progress, RunRecord
@@ -189,7 +191,7 @@ class SearchRun:
             self._searcher.tell(self._round.evaluations)
             self._round = Round()
             if isinstance(self._searcher.evaluator, RoundsEvaluator):
-                start = self._searcher.evaluator.told()
+                start = self._searcher.evaluator.advance()
                 if start is not None:
                     self._searcher.new_round(start)
         if self._checkpoint is not None:

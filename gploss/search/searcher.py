@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.registry import Registry
 from gploss.search.budget import Budget
 from gploss.search.checkpoint import Checkpoint
-from gploss.search.evaluation import JSON, Evaluation, Evaluator, canonical_json
+from gploss.search.evaluation import Evaluation
+from gploss.search.evaluator import Evaluator
 from gploss.search.interruption import Interruption
 from gploss.search.progress import open_display
 from gploss.search.record import Progress

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from deap import base, tools
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar, GrammarError
-from gploss.search.evaluation import JSON, Evaluation, Evaluator, Status
+from gploss.search.evaluation import Evaluation, Status
+from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
 from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random

@@ -7,7 +7,8 @@ from typing import Any
 
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.search.evaluation import Evaluation, Evaluator
+from gploss.search.evaluation import Evaluation
+from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic_trees import possible_sizes

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
-from gploss.search.evaluation import JSON, Evaluation, RoundsEvaluator, Status
+from gploss.search.evaluation import Evaluation, Status
+from gploss.search.evaluator import RoundsEvaluator
 from gploss.search.reward import BaselineFilter
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.metrics import Targets, evaluate
@@ -142,8 +144,8 @@ class AlternatingEvaluator(RoundsEvaluator):
         self._evaluations.extend(evaluations)
         return evaluations
 
-    def told(self) -> float | None:
-        """End the round where it has enough samples; see `RoundsEvaluator.told`."""
+    def advance(self) -> float | None:
+        """End the round where it has enough samples; see `RoundsEvaluator.advance`."""
         enough = len(self._evaluations) >= self.samples_per_round
         return self.start_value if enough and self.end_round() else None
 

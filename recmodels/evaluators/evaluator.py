@@ -10,12 +10,13 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.operators import BUILT_IN, OPERATORS
 from gploss.screening.probes import PROBE_VERSION
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.cache import Cache, CacheEntry
-from gploss.search.evaluation import JSON, Evaluation, EvaluationKey, Status
+from gploss.search.evaluation import Evaluation, EvaluationKey, Status
 from gploss.search.reward import Reward
 from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset

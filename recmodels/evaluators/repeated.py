@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
-from gploss.search.evaluation import JSON, Evaluation, Status
+from gploss.search.evaluation import Evaluation, Status
 from recmodels.evaluators.evaluator import LossEvaluator
 
 

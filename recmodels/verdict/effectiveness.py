@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
-from gploss.search.evaluation import JSON, EvaluationKey
+from gploss.search.evaluation import EvaluationKey
 from recmodels.data.interactions import Split
 from recmodels.evaluators.evaluator import LossEvaluator, program_text
 from recmodels.metrics import Targets, evaluate

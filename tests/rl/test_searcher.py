@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.search.evaluation import JSON, Evaluation, Status
+from gploss.search.evaluation import Evaluation, Status
 from gploss.search.searcher import SEARCHERS
 from rl.searcher import RLSearcher
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from gploss.files.whole import write_bytes_atomic
 from gploss.report.plots.ablation import ablation
 from gploss.report.plots.curves import Curves, loss_curves
 from gploss.report.plots.efficiency import efficiency
@@ -20,7 +21,6 @@ from gploss.report.plots.filters import filters, outcome_counts
 from gploss.report.plots.heat_map import heat_map
 from gploss.report.plots.pareto import pareto
 from gploss.report.plots.rounds import rounds
-from gploss.report.tables import write_bytes_atomic
 
 __all__ = [
     "Curves",

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.search.cache import Cache
 from gploss.search.checkpoint import Checkpoint, CheckpointError
-from gploss.search.evaluation import JSON, Evaluation, Status
+from gploss.search.evaluation import Evaluation, Status
 
 PRED = Expression.parse("neg(pred)")
 

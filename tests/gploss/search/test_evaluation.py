@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gploss.files.plain import canonical_json
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.search.evaluation import Evaluation, EvaluationKey, Status, canonical_json
+from gploss.search.evaluation import Evaluation, EvaluationKey, Status
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -124,7 +124,7 @@ def test_best_of_the_round_trains_the_recommender(split: Split) -> None:
     assert evaluator.start is None and evaluator.start_value == 0.5
     first, best, worst = offer(evaluator, GOOD, BETTER, BAD)
     assert worst.reward < 0.5 < first.reward < best.reward  # type: ignore[operator]
-    assert evaluator.told() == pytest.approx(best.reward)
+    assert evaluator.advance() == pytest.approx(best.reward)
     assert evaluator.start is not None and evaluator.start.epochs.tolist() == [1]
     (step,) = evaluator.history
     assert (step.samples, step.trained, step.start, step.loss) == (3, 3, 0.5, str(best.expression))
@@ -134,7 +134,7 @@ def test_best_of_the_round_trains_the_recommender(split: Split) -> None:
 def test_samples_start_from_the_present_weights_and_are_new_in_each_round(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=2)
     before = offer(evaluator, GOOD, BETTER)
-    evaluator.told()
+    evaluator.advance()
     after = offer(evaluator, GOOD, BETTER)
     assert [one.status for one in after] == [Status.TRAINED] * 2
     gain = before[1].reward - 0.5  # type: ignore[operator]
@@ -144,9 +144,9 @@ def test_samples_start_from_the_present_weights_and_are_new_in_each_round(split:
 def test_round_is_not_over_before_its_samples_are_told(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=3)
     offer(evaluator, GOOD, BETTER)
-    assert evaluator.told() is None and not evaluator.history
+    assert evaluator.advance() is None and not evaluator.history
     offer(evaluator, BAD)
-    assert evaluator.told() is not None and len(evaluator.history) == 1
+    assert evaluator.advance() is not None and len(evaluator.history) == 1
 
 
 def test_what_is_filtered_is_not_trained(split: Split) -> None:
@@ -163,23 +163,23 @@ def test_what_is_filtered_is_not_trained(split: Split) -> None:
 def test_fresh_samples_are_tried_before_the_weights_stay(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=2, fresh_samples=3)
     offer(evaluator, BAD, f"{BAD} * 2")
-    assert evaluator.told() is None, "no loss will do, so fresh ones are wanted"
+    assert evaluator.advance() is None, "no loss will do, so fresh ones are wanted"
     offer(evaluator, f"{BAD} * 3")
-    assert evaluator.told() is None
+    assert evaluator.advance() is None
     (fresh,) = offer(evaluator, GOOD)
-    assert evaluator.told() == pytest.approx(fresh.reward)
+    assert evaluator.advance() == pytest.approx(fresh.reward)
     assert evaluator.history[0].samples == 4
 
 
 def test_weights_stay_when_nothing_will_do(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=1, fresh_samples=1)
     offer(evaluator, GOOD)
-    evaluator.told()
+    evaluator.advance()
     kept, value = evaluator.start, evaluator.start_value
     assert kept is not None
     for text in (BAD, f"{BAD} * 2"):
         offer(evaluator, text)
-        last = evaluator.told()
+        last = evaluator.advance()
     assert last == value and evaluator.history[1].loss is None
     assert evaluator.start is not None and evaluator.start.weights == kept.weights
     # so that the next round has other batches
@@ -192,9 +192,9 @@ def test_a_step_that_falls_below_the_start_is_not_taken(split: Split) -> None:
     )
     (small,) = offer(evaluator, GOOD)
     assert 0.5 < small.reward < 0.504  # type: ignore[operator]
-    assert evaluator.told() is None, "with the step's regulariser this loss would lower the AUC"
+    assert evaluator.advance() is None, "with the step's regulariser this loss would lower the AUC"
     offer(evaluator, BETTER)
-    assert evaluator.told() == pytest.approx(evaluator.history[0].reward - 0.004)  # type: ignore[operator]
+    assert evaluator.advance() == pytest.approx(evaluator.history[0].reward - 0.004)  # type: ignore[operator]
 
 
 def test_ends_with_its_rounds(split: Split) -> None:
@@ -307,11 +307,11 @@ def test_works_with_a_real_trainer(protocol: object, split: Split) -> None:
     one = evaluator()
     batch = [LOSSES["bce"], LOSSES["mse"]]
     one.evaluate(batch, {}, 2)
-    one.told()
+    one.advance()
     two = evaluator()
     two.load_state_dict(one.state_dict())
     assert one.evaluate(batch, {}, 2)[0].metrics == two.evaluate(batch, {}, 2)[0].metrics
-    assert one.told() == two.told()
+    assert one.advance() == two.advance()
     if one.start is not None:
         warm = LossEvaluator(split, StackedTrainer(MF, chosen, device="cpu"), epochs=1, start=one.start)
         assert AlternatingEvaluator(warm).start_value == pytest.approx(one.start_value)

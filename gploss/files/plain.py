@@ -1,0 +1,47 @@
+"""Plain values, such as JSON can hold, and one text for equal ones: for keys, settings and digests."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+"""A value that JSON can hold: text, finite numbers, booleans, None, lists and text-keyed dicts of these."""
+
+
+def canonical_json(value: JSON) -> str:
+    """One text for equal values: sorted keys, no spaces, ASCII only, floats by repr.
+
+    Raises:
+        ValueError: if the value, or one inside it, is not JSON; the message names where it is.
+    """
+    require_json(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def require_json(value: object, where: str) -> None:
+    """Checks that a value is JSON: `json.dumps` alone would turn a key 1 into "1", and name no place.
+
+    Raises:
+        ValueError: if the value, or one inside it, is not JSON; the message starts with `where` it is.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value!r}, which JSON cannot hold: give a finite number or None")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            require_json(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{where} has the key {name!r}, a {type(name).__name__}: keys must be text")
+            require_json(item, f"{where}[{name!r}]")
+    else:
+        raise ValueError(
+            f"{where} is {value!r}, a {type(value).__name__}, which is not JSON: "
+            "convert it to text, a number, a list or a dict first"
+        )

@@ -1,0 +1,93 @@
+"""The contract between searchers and whatever screens, looks up and trains the losses that they propose."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from gploss.files.plain import JSON
+from gploss.language.expression import Expression
+from gploss.search.evaluation import Evaluation
+
+
+class Evaluator(Protocol):
+    """What a searcher needs from whatever screens, looks up and trains candidates."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that each candidate is trained."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """Name of the validation metric that the reward is taken from."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of that metric."""
+        ...
+
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluates a prefix of the expressions, in order.
+
+        Args:
+            expressions: candidates.
+            seen: the run's earlier charged evaluations by fingerprint; a candidate with one of these
+                fingerprints, or with that of an earlier candidate of this call, is a duplicate.
+            limit: the most candidates to charge.
+
+        Returns:
+            One evaluation an expression, up to the candidate that would be the charged one number limit + 1.
+        """
+        ...
+
+    def describe(self) -> dict[str, JSON]:
+        """The settings of data, model and training, recorded with each result."""
+        ...
+
+
+class RoundsEvaluator(ABC):
+    """An evaluator whose rewards hold for one round, because what candidates start from changes after it.
+
+    A run lets it advance whenever the searcher has learnt from all there is, tells the searcher of a new round, and
+    saves both their states together.
+    """
+
+    epochs: int
+    metric: str
+    higher_is_better: bool
+
+    @abstractmethod
+    def evaluate(
+        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
+    ) -> list[Evaluation]:
+        """Evaluate a prefix of the expressions; see `Evaluator`. Duplicates are those of this round."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, JSON]:
+        """Return the settings, which do not change from round to round."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether there are no more rounds to come."""
+
+    @abstractmethod
+    def advance(self) -> float | None:
+        """Begin the next round, if this one has all that it needs; the searcher knows all evaluations by now.
+
+        Returns:
+            Where a new round begins, the metric of what its candidates start from; None elsewhere.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later evaluations depend on, as JSON and numpy arrays."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` returned."""
