@@ -13,8 +13,9 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 import rl.searcher  # noqa: F401 (registers the searcher "rl")
-from gploss.language.expression import Expression, ExpressionError
+from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
+from gploss.language.parsing import ExpressionError
 from gploss.loss_function import LOSSES
 from gploss.registry import discover
 from gploss.report import plots

@@ -12,10 +12,11 @@ Example:
 """
 
 from gploss.compute.program import Program
-from gploss.language.expression import Expression, ExpressionError, ParseError
+from gploss.language.expression import Expression
 from gploss.language.formula import FormulaError
 from gploss.language.grammar import Grammar, GrammarError
 from gploss.language.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
+from gploss.language.parsing import ExpressionError, ParseError
 from gploss.loss_function import LOSSES, ExpressionLoss, Loss
 from gploss.registry import Registry, discover
 from gploss.screening.screening import Reason, Screening, screen

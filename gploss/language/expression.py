@@ -1,4 +1,4 @@
-"""Loss formulas as immutable, hash-consed expressions: parse, print, canonical form, complexity.
+"""Loss formulas as immutable, hash-consed expressions: canonical form, complexity, digest.
 
 Equal expressions are one object, so that equality is identity, hashing is free, and shared operands are stored
 once however often a formula uses them. The text is plain::
@@ -10,49 +10,16 @@ once however often a formula uses them. The text is plain::
 
 from __future__ import annotations
 
-import ast
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Final
 from weakref import WeakValueDictionary
 
-from gploss.language.operators import OPERATORS
+from gploss.language import parsing, printing
+from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.parsing import MAX_DEPTH, ExpressionError
 from gploss.language.terminals import TERMINALS
-
-Semantics = Literal["plain", "clamped"]
-
-#: Limits of any expression, whatever the grammar: deeper ones could not be read back from text.
-MAX_DEPTH: Final = 100
-MAX_TEXT: Final = 100_000
-
-#: A tree with more operators than this is printed with names for its shared parts.
-_LONG_TREE: Final = 40
-
-_SUGAR: Final = {ast.Add: "add", ast.Mult: "mul", ast.Sub: "sub", ast.Div: "div"}
-
-
-class ExpressionError(ValueError):
-    """An expression cannot be built as asked."""
-
-
-class ParseError(ExpressionError):
-    """A text is no expression.
-
-    Attributes:
-        position: 0-based offset into the text.
-        expected: what would have been right there.
-    """
-
-    def __init__(self, text: str, position: int, found: str, expected: str) -> None:
-        self.position = position
-        self.expected = expected
-        start = max(0, position - 30)
-        excerpt = text[start : position + 30].replace("\n", " ")
-        super().__init__(
-            f"position {position}: {found}; expected {expected}\n  {excerpt}\n  {' ' * (position - start)}^"
-        )
 
 
 class Expression:
@@ -164,7 +131,7 @@ class Expression:
             >>> str(Expression.parse("(label - pred) / 2"))
             'mul(add(label, neg(pred)), inv(2))'
         """
-        return _Parser(text, check).parse()
+        return parsing.parse(text, Expression.leaf, Expression.apply, check)
 
     @property
     def is_leaf(self) -> bool:
@@ -239,8 +206,7 @@ class Expression:
         return self._canonical
 
     def __str__(self) -> str:
-        body = _with_names(self) if self.tree_size > _LONG_TREE else _as_tree(self)
-        return f"clamped({body})" if self.semantics == "clamped" else body
+        return printing.text(self)
 
     def __repr__(self) -> str:
         return f"Expression.parse({str(self)!r})"
@@ -255,8 +221,7 @@ class Expression:
             >>> print(Expression.parse("-(label * log(pred))").latex())
             -y \cdot \log\left(\hat{y}\right)
         """
-        body = _latex(self)[0]
-        return rf"\left[{body}\right]_{{\mathrm{{clamped}}}}" if self.semantics == "clamped" else body
+        return printing.latex(self)
 
 
 _INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
@@ -340,179 +305,3 @@ def _precedes(one: Expression, other: Expression) -> bool:
     if one.head != other.head:
         return one.head < other.head
     return one is not other and one.digest < other.digest
-
-
-def _as_tree(node: Expression) -> str:
-    texts: dict[Expression, str] = {}
-    for part in node.nodes():
-        texts[part] = (
-            f"{part.head}({', '.join(texts[operand] for operand in part.operands)})" if part.operands else part.head
-        )
-    return texts[node]
-
-
-def _with_names(root: Expression) -> str:
-    uses: dict[Expression, int] = {}
-    for node in root.nodes():
-        for operand in node.operands:
-            uses[operand] = uses.get(operand, 0) + 1
-    texts: dict[Expression, str] = {}
-    lines: list[str] = []
-    for node in root.nodes():
-        if not node.operands:
-            texts[node] = node.head
-            continue
-        text = f"{node.head}({', '.join(texts[operand] for operand in node.operands)})"
-        if uses.get(node, 0) > 1:
-            name = f"t{len(lines) + 1}"
-            lines.append(f"{name} = {text}")
-            text = name
-        texts[node] = text
-    return "; ".join([*lines, texts[root]])
-
-
-def _latex(root: Expression) -> tuple[str, int]:
-    """Return the text and how it binds (see `Operator.precedence`)."""
-    done: dict[Expression, tuple[str, int]] = {}
-    for node in root.nodes():
-        if not node.operands:
-            symbol = TERMINALS[node.head].latex if node.head in TERMINALS else node.head
-            done[node] = (symbol, 1 if symbol.startswith("-") else 3)
-            continue
-        operator = OPERATORS[node.head]
-        needed = 0 if operator.precedence == 3 else 2 if operator.arity == 1 else operator.precedence
-        texts = [
-            rf"\left({text}\right)" if precedence < needed else text
-            for text, precedence in (done[operand] for operand in node.operands)
-        ]
-        named = dict(zip(operator.operand_names, texts, strict=True))
-        done[node] = (operator.latex.format(**named).replace("+ -", "- "), operator.precedence)
-    return done[root]
-
-
-class _Parser:
-    """Reads the text with Python's own parser (its syntax tree, never its evaluation), then builds nodes."""
-
-    def __init__(self, text: str, check: Callable[[Expression], None] | None) -> None:
-        self.text = text
-        self.check = check or (lambda part: None)
-        self.names: dict[str, Expression] = {}
-        self.semantics: Semantics = "plain"
-        self.start = 0
-        self.source = ""
-
-    def parse(self) -> Expression:
-        if len(self.text) > MAX_TEXT:
-            raise ParseError(
-                self.text,
-                MAX_TEXT,
-                "the text is too long",
-                f"at most {MAX_TEXT} characters; name shared parts",
-            )
-        one_line = re.sub(r"\s", " ", self.text)
-        self.start = len(one_line) - len(one_line.lstrip())
-        self.source = one_line.strip()
-        if not self.source:
-            raise ParseError(self.text, 0, "the text is empty", "an expression such as neg(mul(label, log(pred)))")
-        if self.source.startswith("clamped(") and self.source.endswith(")"):
-            self.semantics = "clamped"
-            inner = self.source.removeprefix("clamped(").removesuffix(")")
-            self.start += len("clamped(") + len(inner) - len(inner.lstrip())
-            self.source = inner.strip()
-            if not self.source:
-                raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
-        try:
-            return self._build(self._statements())
-        except RecursionError:  # a sum of hundreds of terms is as deep as it is long
-            expected = f"at most {MAX_DEPTH} operators on a way down"
-            raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None
-
-    def _build(self, body: Sequence[ast.stmt]) -> Expression:
-        if not body:
-            raise ParseError(self.text, self.start, "this is only a comment", "an expression")
-        for statement in body[:-1]:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    if name in OPERATORS or name in TERMINALS or name in self.names:
-                        raise self._error(statement, f"{name!r} is taken", "a new name, such as t1")
-                    self.names[name] = self._node(value)
-                case _:
-                    raise self._error(statement, "this is no definition", "name = expression; ...; expression")
-        match body[-1]:
-            case ast.Expr(value=value):
-                return self._node(value)
-        raise self._error(body[-1], "the text ends with a definition", "the expression itself at the end")
-
-    def _statements(self) -> Sequence[ast.stmt]:
-        expected = "operator(operand, ...), a terminal, or a number"
-        try:
-            body = ast.parse(self.source).body
-        except SyntaxError as error:
-            position = self.start + min(max((error.offset or 1) - 1, 0), len(self.source))
-            raise ParseError(self.text, position, error.msg, expected) from None
-        except (RecursionError, MemoryError, ValueError) as error:
-            raise ParseError(self.text, self.start, f"the text cannot be read ({error})", expected) from None
-        return body
-
-    def _node(self, node: ast.expr) -> Expression:
-        match node:
-            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                return self._leaf(node, value)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-                return self._leaf(node, -value)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self._apply(node, "neg", [operand])
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _SUGAR:
-                return self._apply(node, _SUGAR[type(op)], [left, right])
-            case ast.Name(id=name) if name in self.names:
-                return self.names[name]
-            case ast.Name(id=name) if name in OPERATORS:
-                raise self._error(node, f"{name!r} is an operator", f"its operands in brackets: {name}(...)")
-            case ast.Name(id=name) if name in TERMINALS:
-                return self._leaf(node, name)
-            case ast.Name(id=name):
-                raise self._error(node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number")
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-                return self._apply(node, name, arguments)
-        raise self._error(node, f"{ast.unparse(node)!r} is not allowed here", "operators, terminals and numbers")
-
-    def _leaf(self, node: ast.expr, name_or_number: str | float) -> Expression:
-        try:
-            leaf = Expression.leaf(name_or_number, self.semantics)
-        except (ExpressionError, OverflowError):
-            raise self._error(node, "the number is not finite", "a finite number") from None
-        return self._checked(node, leaf)
-
-    def _apply(self, node: ast.expr, name: str, arguments: Sequence[ast.expr]) -> Expression:
-        if name == "clamped":
-            raise self._error(node, "'clamped' stands inside", "it around the whole expression, or not at all")
-        if name in ("sub", "div"):  # stand for the protected forms
-            left, right = self._operands(node, name, arguments, 2)
-            inner = self._applied(node, "neg" if name == "sub" else "inv", right)
-            return self._applied(node, "add" if name == "sub" else "mul", left, inner)
-        if name not in OPERATORS:
-            raise self._error(node, f"unknown operator {name!r}", f"one of {', '.join(OPERATORS)}")
-        return self._applied(node, name, *self._operands(node, name, arguments, OPERATORS[name].arity))
-
-    def _operands(self, node: ast.expr, name: str, arguments: Sequence[ast.expr], arity: int) -> list[Expression]:
-        if len(arguments) != arity:
-            raise self._error(node, f"{name} has {len(arguments)} operand(s)", f"{arity}")
-        return [self._node(argument) for argument in arguments]
-
-    def _applied(self, node: ast.expr, name: str, *operands: Expression) -> Expression:
-        try:
-            applied = Expression.apply(name, *operands)
-        except ExpressionError as error:
-            raise self._error(node, str(error), "a smaller expression") from None
-        return self._checked(node, applied)
-
-    def _checked(self, node: ast.expr, part: Expression) -> Expression:
-        try:
-            self.check(part)
-        except ExpressionError as error:
-            raise self._error(node, str(error), "an expression of the grammar") from None
-        return part
-
-    def _error(self, node: ast.stmt | ast.expr, found: str, expected: str) -> ParseError:
-        offset = len(self.source.encode()[: node.col_offset].decode())
-        return ParseError(self.text, self.start + offset, found, expected)

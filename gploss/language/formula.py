@@ -138,6 +138,8 @@ class Formula:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 self._check(left)
                 self._check(right)
+                if isinstance(op, ast.Div) and not self._varies(right) and self._is_zero(right):
+                    raise FormulaError(f"formula {self.text!r}: {ast.unparse(node)!r} divides by zero")
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 self._check(operand)
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
@@ -162,6 +164,10 @@ class Formula:
 
     def _varies(self, node: ast.expr) -> bool:
         return any(isinstance(part, ast.Name) and part.id in self.variables for part in ast.walk(node))
+
+    @staticmethod
+    def _is_zero(plain: ast.expr) -> bool:
+        return bool(Formula(ast.unparse(plain), ()).compute(NUMPY) == 0)
 
     def compute(self, backend: Backend, **variables: Array) -> Array:
         """Compute the formula elementwise.

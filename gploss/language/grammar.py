@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from gploss.language.expression import MAX_DEPTH, Expression, ExpressionError, Semantics
-from gploss.language.operators import OPERATORS
+from gploss.language.expression import Expression
+from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.parsing import MAX_DEPTH, ExpressionError
 from gploss.language.terminals import TERMINALS
 
 #: AutoLossGen's nine operators (arXiv 2204.13160, table 1).

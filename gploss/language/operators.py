@@ -16,13 +16,15 @@ import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
 from gploss.language.formula import TORCH, Formula
 from gploss.language.terminals import TERMINALS
 from gploss.registry import Registry
+
+Semantics = Literal["plain", "clamped"]
 
 #: The authors' clamp of every operator's value (semantics "clamped"); no gradient outside.
 CLAMP_LOW: Final = 1e-5

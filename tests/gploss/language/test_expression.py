@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gploss.compute.program import Program
-from gploss.language.expression import MAX_DEPTH, MAX_TEXT, Expression, ExpressionError, ParseError
+from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, binary, register_operator
+from gploss.language.parsing import MAX_DEPTH, MAX_TEXT, ExpressionError, ParseError
 from tests import reference
 from tests.strategies import any_expressions
 

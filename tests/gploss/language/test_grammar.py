@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gploss.language.expression import Expression, ExpressionError, ParseError
+from gploss.language.expression import Expression
 from gploss.language.grammar import PAPER_OPERATORS, Grammar, GrammarError
 from gploss.language.operators import OPERATORS, Operator, register_operator, unary
+from gploss.language.parsing import ExpressionError, ParseError
 from tests.strategies import GRAMMARS, expressions
 
 TINY = Grammar("tiny", ("neg", "log", "add"), ("pred", "2"), False, "plain", 4, 3)

@@ -1,0 +1,191 @@
+"""Reading the text of an expression: how to make a leaf, and how to apply an operator, are handed in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.terminals import TERMINALS
+
+N = TypeVar("N")
+Leaf = Callable[[str | float, Semantics], N]
+Check = Callable[[N], None]
+
+#: Limits of any expression, whatever the grammar: deeper ones could not be read back from text.
+MAX_DEPTH: Final = 100
+MAX_TEXT: Final = 100_000
+
+_SUGAR: Final = {ast.Add: "add", ast.Mult: "mul", ast.Sub: "sub", ast.Div: "div"}
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be built as asked."""
+
+
+class ParseError(ExpressionError):
+    """A text is no expression.
+
+    Attributes:
+        position: 0-based offset into the text.
+        expected: what would have been right there.
+    """
+
+    def __init__(self, text: str, position: int, found: str, expected: str) -> None:
+        self.position = position
+        self.expected = expected
+        start = max(0, position - 30)
+        excerpt = text[start : position + 30].replace("\n", " ")
+        super().__init__(
+            f"position {position}: {found}; expected {expected}\n  {excerpt}\n  {' ' * (position - start)}^"
+        )
+
+
+def parse(text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N] | None = None) -> N:
+    """Read an expression from text.
+
+    Args:
+        text: see `gploss.language.expression`.
+        leaf: makes a terminal or a number, under the semantics given.
+        apply: applies an operator, by name, to operands.
+        check: called with every part as it is built.
+
+    Returns:
+        What `leaf` and `apply` make of it.
+
+    Raises:
+        ParseError: the text is no expression, or one of the three raised an `ExpressionError`; it names the place.
+    """
+    return _Parser(text, leaf, apply, check or (lambda part: None)).parse()
+
+
+class _Parser(Generic[N]):
+    """Reads the text with Python's own parser (its syntax tree, never its evaluation), then builds nodes."""
+
+    def __init__(self, text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N]) -> None:
+        self.text = text
+        self.leaf = leaf
+        self.apply = apply
+        self.check = check
+        self.names: dict[str, N] = {}
+        self.semantics: Semantics = "plain"
+        self.start = 0
+        self.source = ""
+
+    def parse(self) -> N:
+        if len(self.text) > MAX_TEXT:
+            raise ParseError(
+                self.text,
+                MAX_TEXT,
+                "the text is too long",
+                f"at most {MAX_TEXT} characters; name shared parts",
+            )
+        one_line = re.sub(r"\s", " ", self.text)
+        self.start = len(one_line) - len(one_line.lstrip())
+        self.source = one_line.strip()
+        if not self.source:
+            raise ParseError(self.text, 0, "the text is empty", "an expression such as neg(mul(label, log(pred)))")
+        if self.source.startswith("clamped(") and self.source.endswith(")"):
+            self.semantics = "clamped"
+            inner = self.source.removeprefix("clamped(").removesuffix(")")
+            self.start += len("clamped(") + len(inner) - len(inner.lstrip())
+            self.source = inner.strip()
+            if not self.source:
+                raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
+        try:
+            return self._build(self._statements())
+        except RecursionError:  # a sum of hundreds of terms is as deep as it is long
+            expected = f"at most {MAX_DEPTH} operators on a way down"
+            raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None
+
+    def _build(self, body: Sequence[ast.stmt]) -> N:
+        if not body:
+            raise ParseError(self.text, self.start, "this is only a comment", "an expression")
+        for statement in body[:-1]:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    if name in OPERATORS or name in TERMINALS or name in self.names:
+                        raise self._error(statement, f"{name!r} is taken", "a new name, such as t1")
+                    self.names[name] = self._node(value)
+                case _:
+                    raise self._error(statement, "this is no definition", "name = expression; ...; expression")
+        match body[-1]:
+            case ast.Expr(value=value):
+                return self._node(value)
+        raise self._error(body[-1], "the text ends with a definition", "the expression itself at the end")
+
+    def _statements(self) -> Sequence[ast.stmt]:
+        expected = "operator(operand, ...), a terminal, or a number"
+        try:
+            body = ast.parse(self.source).body
+        except SyntaxError as error:
+            position = self.start + min(max((error.offset or 1) - 1, 0), len(self.source))
+            raise ParseError(self.text, position, error.msg, expected) from None
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise ParseError(self.text, self.start, f"the text cannot be read ({error})", expected) from None
+        return body
+
+    def _node(self, node: ast.expr) -> N:
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return self._leaf(node, value)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return self._leaf(node, -value)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self._apply(node, "neg", [operand])
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _SUGAR:
+                return self._apply(node, _SUGAR[type(op)], [left, right])
+            case ast.Name(id=name) if name in self.names:
+                return self.names[name]
+            case ast.Name(id=name) if name in OPERATORS:
+                raise self._error(node, f"{name!r} is an operator", f"its operands in brackets: {name}(...)")
+            case ast.Name(id=name) if name in TERMINALS:
+                return self._leaf(node, name)
+            case ast.Name(id=name):
+                raise self._error(node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number")
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+                return self._apply(node, name, arguments)
+        raise self._error(node, f"{ast.unparse(node)!r} is not allowed here", "operators, terminals and numbers")
+
+    def _leaf(self, node: ast.expr, name_or_number: str | float) -> N:
+        try:
+            leaf = self.leaf(name_or_number, self.semantics)
+        except (ExpressionError, OverflowError):
+            raise self._error(node, "the number is not finite", "a finite number") from None
+        return self._checked(node, leaf)
+
+    def _apply(self, node: ast.expr, name: str, arguments: Sequence[ast.expr]) -> N:
+        if name == "clamped":
+            raise self._error(node, "'clamped' stands inside", "it around the whole expression, or not at all")
+        if name in ("sub", "div"):  # stand for the protected forms
+            left, right = self._operands(node, name, arguments, 2)
+            inner = self._applied(node, "neg" if name == "sub" else "inv", right)
+            return self._applied(node, "add" if name == "sub" else "mul", left, inner)
+        if name not in OPERATORS:
+            raise self._error(node, f"unknown operator {name!r}", f"one of {', '.join(OPERATORS)}")
+        return self._applied(node, name, *self._operands(node, name, arguments, OPERATORS[name].arity))
+
+    def _operands(self, node: ast.expr, name: str, arguments: Sequence[ast.expr], arity: int) -> list[N]:
+        if len(arguments) != arity:
+            raise self._error(node, f"{name} has {len(arguments)} operand(s)", f"{arity}")
+        return [self._node(argument) for argument in arguments]
+
+    def _applied(self, node: ast.expr, name: str, *operands: N) -> N:
+        try:
+            applied = self.apply(name, *operands)
+        except ExpressionError as error:
+            raise self._error(node, str(error), "a smaller expression") from None
+        return self._checked(node, applied)
+
+    def _checked(self, node: ast.expr, part: N) -> N:
+        try:
+            self.check(part)
+        except ExpressionError as error:
+            raise self._error(node, str(error), "an expression of the grammar") from None
+        return part
+
+    def _error(self, node: ast.stmt | ast.expr, found: str, expected: str) -> ParseError:
+        offset = len(self.source.encode()[: node.col_offset].decode())
+        return ParseError(self.text, self.start + offset, found, expected)

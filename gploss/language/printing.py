@@ -1,0 +1,95 @@
+"""Printing formulas: the exact text, which parses back to the same expression, and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.terminals import TERMINALS
+
+#: A tree with more operators than this is printed with names for its shared parts.
+_LONG_TREE: Final = 40
+
+
+class Node(Protocol):
+    """What printing needs to know of an expression; see `gploss.language.expression.Expression`."""
+
+    @property
+    def head(self) -> str:
+        """The operator's or the terminal's name, or the number's text."""
+
+    @property
+    def operands(self) -> Sequence[Node]:
+        """The operands, none for a leaf."""
+
+    @property
+    def semantics(self) -> Semantics:
+        """Whether every value is clamped."""
+
+    @property
+    def tree_size(self) -> int:
+        """Operators after unfolding shared operands."""
+
+    def nodes(self) -> Sequence[Node]:
+        """Every distinct node once, operands before those that use them."""
+
+
+def text(root: Node) -> str:
+    """Return the exact text, with names for shared parts where it would be long."""
+    body = _with_names(root) if root.tree_size > _LONG_TREE else _as_tree(root)
+    return f"clamped({body})" if root.semantics == "clamped" else body
+
+
+def latex(root: Node) -> str:
+    """Return LaTeX without dollar signs. Guards are not shown; clamped semantics are marked."""
+    body = _latex(root)[0]
+    return rf"\left[{body}\right]_{{\mathrm{{clamped}}}}" if root.semantics == "clamped" else body
+
+
+def _as_tree(node: Node) -> str:
+    texts: dict[Node, str] = {}
+    for part in node.nodes():
+        texts[part] = (
+            f"{part.head}({', '.join(texts[operand] for operand in part.operands)})" if part.operands else part.head
+        )
+    return texts[node]
+
+
+def _with_names(root: Node) -> str:
+    uses: dict[Node, int] = {}
+    for node in root.nodes():
+        for operand in node.operands:
+            uses[operand] = uses.get(operand, 0) + 1
+    texts: dict[Node, str] = {}
+    lines: list[str] = []
+    for node in root.nodes():
+        if not node.operands:
+            texts[node] = node.head
+            continue
+        text = f"{node.head}({', '.join(texts[operand] for operand in node.operands)})"
+        if uses.get(node, 0) > 1:
+            name = f"t{len(lines) + 1}"
+            lines.append(f"{name} = {text}")
+            text = name
+        texts[node] = text
+    return "; ".join([*lines, texts[root]])
+
+
+def _latex(root: Node) -> tuple[str, int]:
+    """Return the text and how it binds (see `Operator.precedence`)."""
+    done: dict[Node, tuple[str, int]] = {}
+    for node in root.nodes():
+        if not node.operands:
+            symbol = TERMINALS[node.head].latex if node.head in TERMINALS else node.head
+            done[node] = (symbol, 1 if symbol.startswith("-") else 3)
+            continue
+        operator = OPERATORS[node.head]
+        needed = 0 if operator.precedence == 3 else 2 if operator.arity == 1 else operator.precedence
+        texts = [
+            rf"\left({text}\right)" if precedence < needed else text
+            for text, precedence in (done[operand] for operand in node.operands)
+        ]
+        named = dict(zip(operator.operand_names, texts, strict=True))
+        done[node] = (operator.latex.format(**named).replace("+ -", "- "), operator.precedence)
+    return done[root]
