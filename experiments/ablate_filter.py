@@ -42,7 +42,7 @@ from gploss.search.budget import Budget
 from gploss.search.evaluation import Evaluation
 from gploss.search.record import Progress
 from gploss.search.reward import BaselineFilter
-from gploss.search.searcher import Callback, StopSearch
+from gploss.search.run import Callback, StopSearch
 from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -174,9 +174,14 @@ def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) 
     grammar = grammar_of(settings.protocol)
     begun = time.perf_counter()
     if scratch:
-        searcher = plain_searcher(settings.searcher, grammar, core, replicate)
-        searcher.reward_filter = BaselineFilter() if variant.baseline else None
-        searcher.proposals_per_round = min(50, settings.proposals)
+        searcher = plain_searcher(
+            settings.searcher,
+            grammar,
+            core,
+            replicate,
+            reward_filter=BaselineFilter() if variant.baseline else None,
+            proposals_at_once=min(50, settings.proposals),
+        )
         result = searcher.run(Budget(candidates=settings.proposals), callbacks=[_stop_after(settings.proposals)])
         outcome = float("nan") if result.best is None else result.best.reward
     else:
@@ -185,7 +190,7 @@ def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) 
         searcher = alternating_searcher(
             settings.searcher, grammar, evaluator, replicate, reward_filter=variant.baseline
         )
-        most = 2 * (settings.samples + searcher.proposals_per_round) * settings.rounds
+        most = 2 * (settings.samples + searcher.proposals_at_once) * settings.rounds
         result = searcher.run(Budget(candidates=most))
         outcome = evaluator.start_value
     counts = result.counts

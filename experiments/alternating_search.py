@@ -112,7 +112,7 @@ def run_search(settings: Settings, split: Split, cache: Cache, name: str, replic
     evaluator = alternating(core, step_trainer, rounds, settings.samples)
     searcher = alternating_searcher(name, grammar_of(settings.protocol), evaluator, replicate)
     # Where rounds end the run, no more samples than these can come before their end.
-    most = settings.candidates or 2 * (settings.samples + searcher.proposals_per_round) * settings.rounds
+    most = settings.candidates or 2 * (settings.samples + searcher.proposals_at_once) * settings.rounds
     result = searcher.run(Budget(candidates=most), checkpoint=checkpoint)
     if result.stopped == "interrupted":
         raise RuntimeError(f"interrupted in {name}, seed {replicate}; add --resume to go on from there")

@@ -166,18 +166,16 @@ def alternating_searcher(
     """
     use_filter = name == "rl" if reward_filter is None else reward_filter
     baseline = BaselineFilter(start=evaluator.start_value) if use_filter else None
-    searcher: AskTellSearcher
+    at_once = 10 if name == "rl" else min(50, evaluator.samples_per_round)
+    options: dict[str, Any] = {"seed": seed, "reward_filter": baseline, "proposals_at_once": at_once}
     if name == "genetic":
-        searcher = GeneticSearcher(grammar, evaluator, seed=seed, reward_filter=baseline, population_size=30)
-    else:
-        searcher = SEARCHERS[name](grammar, evaluator, seed=seed, reward_filter=baseline)
-    searcher.proposals_per_round = 10 if name == "rl" else min(50, evaluator.samples_per_round)
-    return searcher
+        return GeneticSearcher(grammar, evaluator, population_size=30, **options)
+    return SEARCHERS[name](grammar, evaluator, **options)
 
 
-def plain_searcher(name: str, grammar: Grammar, evaluator: Evaluator, seed: int) -> AskTellSearcher:
-    """Return a searcher with its defaults."""
-    return SEARCHERS[name](grammar, evaluator, seed=seed)
+def plain_searcher(name: str, grammar: Grammar, evaluator: Evaluator, seed: int, **options: Any) -> AskTellSearcher:
+    """Return a searcher with its defaults, but for the options that all searchers share."""
+    return SEARCHERS[name](grammar, evaluator, seed=seed, **options)
 
 
 def searcher_names() -> list[str]:

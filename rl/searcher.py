@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gploss.arguments import whole_number
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
@@ -19,7 +20,7 @@ from gploss.language.operators import OPERATORS
 from gploss.search.evaluation import Evaluation
 from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
-from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
+from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from rl.controller import Controller, Formulas
 from rl.reinforce import add_entropy_bonus, moving_baselines, policy_loss
 
@@ -64,8 +65,8 @@ class RLSearcher(AskTellSearcher):
       before it moves. (In the code it starts at the warm model's AUC, moves with rewards that pass the baseline
       filter, and moves first. The filter itself is ``reward_filter`` here.)
     - Failure is worth what the reward policy says, or -1 under the reward filter. (In the code, always -1.)
-    - A round of proposals is larger than an update, to fill the batches of the trainer, so that samples may
-      come from a policy that is a few updates old. ``proposals_per_round = samples_per_update`` avoids that.
+    - More is proposed at once than an update takes, to fill the batches of the trainer, so that samples may
+      come from a policy that is a few updates old. ``proposals_at_once`` as ``samples_per_update`` avoids that.
     - All weights start uniform in (-0.1, 0.1), and the LSTM has one bias vector. (The code leaves its two bias
       vectors at torch's defaults.)
     - New: terminals, operators and limits of any grammar, the depth limit included; in a grammar with
@@ -76,6 +77,7 @@ class RLSearcher(AskTellSearcher):
         evaluator: screens, looks up and trains the proposals.
         seed: of the initial weights and of all draws.
         reward_filter: the paper's baseline filter, or None.
+        proposals_at_once: how many proposals a run asks for at once.
         hidden_size: units of the LSTM.
         learning_rate: of Adam (betas 0 and 0.999, eps 1e-3).
         samples_per_update: proposals averaged over in one update.
@@ -96,7 +98,6 @@ class RLSearcher(AskTellSearcher):
     """
 
     name: ClassVar[str] = "rl"
-    proposals_per_round: int = 40
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class RLSearcher(AskTellSearcher):
         *,
         seed: int = 0,
         reward_filter: BaselineFilter | None = None,
+        proposals_at_once: int = 40,
         hidden_size: int = 64,
         learning_rate: float = 1e-3,
         samples_per_update: int = 10,
@@ -114,7 +116,9 @@ class RLSearcher(AskTellSearcher):
         constants: Sequence[float] = (0.5, 2.0),
         centred: bool = False,
     ) -> None:
-        super().__init__(grammar, evaluator, seed=seed, reward_filter=reward_filter)
+        super().__init__(
+            grammar, evaluator, seed=seed, reward_filter=reward_filter, proposals_at_once=proposals_at_once
+        )
         self.hidden_size = whole_number("hidden_size", hidden_size, least=1)
         self.learning_rate = learning_rate
         self.samples_per_update = whole_number("samples_per_update", samples_per_update, least=1)
@@ -187,9 +191,8 @@ class RLSearcher(AskTellSearcher):
                 nodes[first_step + step] = Expression.apply(self.grammar.operators[operator], *used)
         return nodes[first_step + len(steps) - 1]
 
-    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
-        for evaluation in evaluations:
-            value = self.value(evaluation)
+    def _tell(self, evaluations: Sequence[Evaluation], values: Sequence[float]) -> None:
+        for evaluation, value in zip(evaluations, values, strict=True):
             row = self._asked_for(evaluation.expression)
             if row is None:
                 _, self.baseline = moving_baselines([value], self.baseline, self.baseline_decay)

@@ -40,7 +40,7 @@ class Budget:
     Attributes:
         candidates: distinct candidates trained; a run spends exactly this many unless it ends as exhausted.
         candidate_epochs: epochs summed over candidates; a run never spends more.
-        seconds: ends the run after the first round in which either its own clock or the training seconds
+        seconds: ends the run after the first turn in which either its own clock or the training seconds
             of its candidates reach this. A run limited in this way cannot be replayed exactly.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A run on disk: its settings, its evaluations, and the newest state, written a whole round at a time."""
+"""A run on disk: its settings, its evaluations, and the newest state, written a whole turn at a time."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Saved(NamedTuple):
 
 
 class Checkpoint:
-    """One SQLite file that holds one run; whatever kills the run, the file holds whole rounds.
+    """One SQLite file that holds one run; whatever kills the run, the file holds whole turns.
 
-    A run that goes on calls `begin`, then `load`, then `save` after each round.
+    A run that goes on calls `begin`, then `load`, then `save` after each turn.
 
     Args:
         path: the file, made if absent; or ":memory:".
@@ -77,7 +77,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self._file = SqliteFile(path, _FORMAT)
-        self._round = 0
+        self._turn = 0
 
     @property
     def path(self) -> Path:
@@ -108,7 +108,7 @@ class Checkpoint:
     def save(
         self, new_evaluations: Sequence[Evaluation], elapsed: Sequence[float], state: Mapping[str, Any]
     ) -> None:
-        """Writes a round: appends evaluations and replaces the state, both or neither.
+        """Writes a turn: appends evaluations and replaces the state, both or neither.
 
         Args:
             new_evaluations: those since the last save, in order.
@@ -116,7 +116,7 @@ class Checkpoint:
             state: JSON values (infinities and NaN allowed) and numpy arrays, nested in any way.
 
         Raises:
-            CheckpointError: if the round cannot be written, or the file has rounds that this object neither
+            CheckpointError: if the turn cannot be written, or the file has turns that this object neither
                 wrote nor loaded.
             ValueError: if the arguments do not fit together, or cannot be stored.
         """
@@ -130,19 +130,19 @@ class Checkpoint:
             for seconds, evaluation in zip(elapsed, new_evaluations, strict=True)
         ]
         with self._file.writing() as connection:
-            (last_round,) = connection.execute("SELECT max(round) FROM state").fetchone()
-            if (last_round or 0) != self._round:
+            (last_turn,) = connection.execute("SELECT max(round) FROM state").fetchone()
+            if (last_turn or 0) != self._turn:
                 raise self._file.error(
-                    f"is at round {last_round or 0}, this run at {self._round}: another run writes to it, or it "
+                    f"is at turn {last_turn or 0}, this run at {self._turn}: another run writes to it, or it "
                     "was not loaded; let only one run use it"
                 )
             # A step follows the last one by itself: an integer primary key counts up.
             connection.executemany("INSERT INTO evaluations (elapsed, evaluation) VALUES (?, ?)", rows)
-            connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?)", (self._round + 1, text, arrays))
-        self._round += 1
+            connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?)", (self._turn + 1, text, arrays))
+        self._turn += 1
 
     def load(self) -> Saved | None:
-        """What was saved, up to the last whole round; None if nothing was.
+        """What was saved, up to the last whole turn; None if nothing was.
 
         Raises:
             CheckpointError: if the file cannot be read, or its content makes no sense.
@@ -153,13 +153,13 @@ class Checkpoint:
             rows = connection.execute("SELECT elapsed, evaluation FROM evaluations ORDER BY step").fetchall()
         if newest is None:
             return None
-        last_round, text, arrays = newest
+        last_turn, text, arrays = newest
         try:
             evaluations = [Evaluation.from_json(json.loads(record)) for _, record in rows]
             saved = Saved(evaluations, [seconds for seconds, _ in rows], _unpack(text, arrays))
         except (ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
             raise self._senseless(error) from error
-        self._round = last_round
+        self._turn = last_turn
         return saved
 
     def close(self) -> None:

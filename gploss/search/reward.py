@@ -74,6 +74,24 @@ class Reward:
             return self.failure
         return evaluation.reward if self.higher_is_better else -evaluation.reward
 
+    def values(self, evaluations: Sequence[Evaluation], reward_filter: BaselineFilter | None = None) -> list[float]:
+        """What evaluations are worth to a search, in their order.
+
+        Rewards pass through the filter, each once, and move its baseline. Failures are worth what `failure` says,
+        but never more than what the filter turns down: otherwise a search would learn to fail.
+
+        Args:
+            evaluations: in the order of their proposal.
+            reward_filter: the searcher's own, or None.
+        """
+        if reward_filter is None:
+            return [self.value(evaluation) for evaluation in evaluations]
+        of_failure = min(self.failure, reward_filter.turned_down_value)
+        return [
+            of_failure if evaluation.reward is None else reward_filter(self.value(evaluation))
+            for evaluation in evaluations
+        ]
+
 
 def parsimonious(value: float, complexity: int, weight: float) -> float:
     """The value less the complexity's price: `weight` for each distinct node of the expression."""

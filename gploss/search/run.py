@@ -1,4 +1,4 @@
-"""One run of a searcher that asks and tells: rounds until the budget is spent, saved so that none is lost."""
+"""One run of a searcher that asks and tells: turn by turn until the budget is spent, saved so that none is lost."""
 
 from __future__ import annotations
 
@@ -8,87 +8,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
+from gploss.search.ask_tell import AskTell
 from gploss.search.budget import Budget
 from gploss.search.checkpoint import Checkpoint, Saved
 from gploss.search.evaluation import Evaluation
-from gploss.search.evaluator import Evaluator, RoundsEvaluator
+from gploss.search.evaluator import RoundsEvaluator
 from gploss.search.interruption import Interruption
 from gploss.search.progress import Display
 from gploss.search.record import Progress, RunRecord
 from gploss.search.result import SearchResult
 
 
-class AskTell(Protocol):
-    """What a run needs of a searcher; `gploss.search.searcher.AskTellSearcher` has it."""
-
-    @property
-    def name(self) -> str:
-        """The searcher's name."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """The seed of its random choices."""
-        ...
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """What its proposals are evaluated with."""
-        ...
-
-    @property
-    def proposals_per_round(self) -> int:
-        """How many proposals to ask for at once."""
-        ...
-
-    @property
-    def turned_down(self) -> int:
-        """How many rewards its filter has turned down so far."""
-        ...
-
-    def ask(self, n: int) -> list[Expression]:
-        """Propose n expressions."""
-        ...
-
-    def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Learn from evaluations."""
-        ...
-
-    def new_round(self, start: float) -> None:
-        """Take note that rewards are measured from another start."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that later proposals depend on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to such a state."""
-        ...
-
-    def settings(self) -> dict[str, JSON]:
-        """Return all that decides the course of a run but the budget."""
-        ...
-
-
 class StopSearch(Exception):  # noqa: N818 (a request, not an error)
-    """Raised by a callback to end the run after the present round; the result is complete up to there."""
+    """Raised by a callback to end the run after the present turn; the result is complete up to there."""
 
 
 Callback: TypeAlias = Callable[[AskTell, Sequence[Evaluation], Progress], None]
-"""Called after each round with the searcher, the round's new evaluations, and where the run stands."""
+"""Called after each turn with the searcher, the turn's new evaluations, and where the run stands."""
 
 
 @dataclass
-class Round:
+class Turn:
     """Proposals that were asked for, and the evaluations of the first few of them.
 
-    A round stays open over a spent budget. So a run that goes on later with a larger one tells its searcher
-    the whole round, as if there had been no pause.
+    A turn stays open over a spent budget. So a run that goes on later with a larger one tells its searcher
+    the whole turn, as if there had been no pause.
 
     Attributes:
         proposals: as asked for.
@@ -123,7 +71,7 @@ class SearchRun:
         self._checkpoint = checkpoint
         self._most_proposals = budget.most_proposals(searcher.evaluator.epochs)
         self._record = RunRecord(searcher.evaluator.higher_is_better)
-        self._round = Round()
+        self._turn = Turn()
         self._turned_down_before = searcher.turned_down
         self._settings = searcher.settings()
         self._started = time.monotonic()
@@ -132,7 +80,7 @@ class SearchRun:
             self._resume(checkpoint, checkpoint.load())
 
     def go(self, callbacks: Sequence[Callback], display: Display, interruption: Interruption) -> SearchResult:
-        """Run rounds until there is a reason to stop, and return the result."""
+        """Take turns until there is a reason to stop, and return the result."""
         display.update(self._progress())
         stopped = self._reason_to_stop(interruption)
         while stopped is None:
@@ -150,9 +98,9 @@ class SearchRun:
             except StopSearch:
                 interruption.requested = True
             stopped = self._reason_to_stop(interruption)
-        if self._round.evaluations:
-            # In the checkpoint the round stays open; the searcher at hand should know all that is known.
-            self._searcher.tell(self._round.evaluations)
+        if self._turn.evaluations:
+            # In the checkpoint the turn stays open; the searcher at hand should know all that is known.
+            self._searcher.tell(self._turn.evaluations)
         return self._result(stopped)
 
     def _reason_to_stop(self, interruption: Interruption) -> str | None:
@@ -167,11 +115,11 @@ class SearchRun:
         return "interrupted" if interruption.requested else None
 
     def _evaluate_next(self, interruption: Interruption) -> list[Evaluation]:
-        """Evaluate what is left of the round, asking for a new round where nothing is."""
-        if not self._round.rest:
-            self._round = Round(self._searcher.ask(self._searcher.proposals_per_round))
+        """Evaluate what is left of the turn, beginning a new one where nothing is."""
+        if not self._turn.rest:
+            self._turn = Turn(self._searcher.ask(self._searcher.proposals_at_once))
         spending = self._record.spending
-        batch = self._round.rest
+        batch = self._turn.rest
         if self._most_proposals is not None:
             batch = batch[: self._most_proposals - spending.proposals]
         evaluator = self._searcher.evaluator
@@ -186,10 +134,10 @@ class SearchRun:
         """Record, tell and save new evaluations."""
         elapsed = self._elapsed()
         self._record.add(new, elapsed)
-        self._round.evaluations.extend(new)
-        if not self._round.rest:
-            self._searcher.tell(self._round.evaluations)
-            self._round = Round()
+        self._turn.evaluations.extend(new)
+        if not self._turn.rest:
+            self._searcher.tell(self._turn.evaluations)
+            self._turn = Turn()
             if isinstance(self._searcher.evaluator, RoundsEvaluator):
                 start = self._searcher.evaluator.advance()
                 if start is not None:
@@ -203,15 +151,15 @@ class SearchRun:
             "evaluator": evaluator.state_dict() if isinstance(evaluator, RoundsEvaluator) else None,
             "searcher": self._searcher.state_dict(),
             "turned_down_before": self._turned_down_before,
-            "round": {
-                "proposals": [str(proposal) for proposal in self._round.proposals],
-                "evaluated": len(self._round.evaluations),
+            "turn": {
+                "proposals": [str(proposal) for proposal in self._turn.proposals],
+                "evaluated": len(self._turn.evaluations),
             },
         }
 
     def _resume(self, checkpoint: Checkpoint, saved: Saved | None) -> None:
         if saved is None:
-            # So that a run stopped in its first round goes on from its beginning, warm start included.
+            # So that a run stopped in its first turn goes on from its beginning, warm start included.
             checkpoint.save([], [], self._state())
             return
         for evaluation, elapsed in zip(saved.evaluations, saved.elapsed, strict=True):
@@ -227,9 +175,9 @@ class SearchRun:
         if isinstance(self._searcher.evaluator, RoundsEvaluator):
             self._searcher.evaluator.load_state_dict(saved.state["evaluator"])
         self._turned_down_before = saved.state["turned_down_before"]
-        evaluated = saved.state["round"]["evaluated"]
-        self._round = Round(
-            [Expression.parse(text) for text in saved.state["round"]["proposals"]],
+        evaluated = saved.state["turn"]["evaluated"]
+        self._turn = Turn(
+            [Expression.parse(text) for text in saved.state["turn"]["proposals"]],
             saved.evaluations[len(saved.evaluations) - evaluated :],
         )
 

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 from deap import base, tools
 
+from gploss.arguments import whole_number
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar, GrammarError
 from gploss.search.evaluation import Evaluation, Status
 from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
-from gploss.search.searcher import SEARCHERS, AskTellSearcher, whole_number
+from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
 
 _TRIES = 20
@@ -84,7 +85,8 @@ class GeneticSearcher(AskTellSearcher):
         evaluator: screens, looks up and trains the proposals.
         seed: of all random choices.
         reward_filter: the paper's baseline filter, or None.
-        population_size: the most individuals that survive a round.
+        proposals_at_once: how many proposals a run asks for at once: those of a generation.
+        population_size: the most individuals that survive a generation.
         tournament_size: how many individuals compete to become a parent.
         crossover_rate: share of offspring with two parents.
         parsimony: values this near to each other count as equal in a tournament, in units of the reward.
@@ -114,13 +116,16 @@ class GeneticSearcher(AskTellSearcher):
         *,
         seed: int = 0,
         reward_filter: BaselineFilter | None = None,
+        proposals_at_once: int = 32,
         population_size: int = 50,
         tournament_size: int = 5,
         crossover_rate: float = 0.5,
         parsimony: float = 1e-3,
         initial: Sequence[Expression] = (),
     ) -> None:
-        super().__init__(grammar, evaluator, seed=seed, reward_filter=reward_filter)
+        super().__init__(
+            grammar, evaluator, seed=seed, reward_filter=reward_filter, proposals_at_once=proposals_at_once
+        )
         self.population_size = whole_number("population_size", population_size, least=2)
         self.tournament_size = whole_number("tournament_size", tournament_size, least=1)
         if not 0.0 <= crossover_rate <= 1.0:
@@ -222,19 +227,18 @@ class GeneticSearcher(AskTellSearcher):
                 break
         return expression
 
-    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+    def _tell(self, evaluations: Sequence[Evaluation], values: Sequence[float]) -> None:
         again = {_key(evaluation.expression) for evaluation in evaluations} & self._outdated
         self._outdated -= again
         self.population = [individual for individual in self.population if individual.key not in again]
         living = {individual.key for individual in self.population}
         born: list[Individual] = []
-        for evaluation in evaluations:
+        for evaluation, value in zip(evaluations, values, strict=True):
             key = _key(evaluation.expression)
             self._known.add(key)
             fit = evaluation.status is Status.TRAINED and self._is_tree_of_limited_size(evaluation.expression)
             if fit and key not in living:
-                value = self.value(evaluation) - self._round_start
-                born.append(self._individual(evaluation.expression, value))
+                born.append(self._individual(evaluation.expression, value - self._round_start))
                 living.add(key)
         if born:
             self.hall_of_fame.update(born)

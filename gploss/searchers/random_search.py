@@ -24,6 +24,7 @@ class RandomSearcher(AskTellSearcher):
         evaluator: screens, looks up and trains the proposals.
         seed: of the draws.
         reward_filter: without effect here but on the counts; taken so that all searchers are made alike.
+        proposals_at_once: how many proposals a run asks for at once.
 
     Raises:
         GrammarError: if the grammar has no tree of any size.
@@ -41,15 +42,18 @@ class RandomSearcher(AskTellSearcher):
         *,
         seed: int = 0,
         reward_filter: BaselineFilter | None = None,
+        proposals_at_once: int = 32,
     ) -> None:
-        super().__init__(grammar, evaluator, seed=seed, reward_filter=reward_filter)
+        super().__init__(
+            grammar, evaluator, seed=seed, reward_filter=reward_filter, proposals_at_once=proposals_at_once
+        )
         self._sizes = possible_sizes(grammar)
 
     def _ask(self, n: int) -> list[Expression]:
         sizes = self.rng.choice(self._sizes, n)
         return [self.grammar.sample(self.rng, int(size)) for size in sizes]
 
-    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+    def _tell(self, evaluations: Sequence[Evaluation], values: Sequence[float]) -> None:
         pass
 
     def _state(self) -> dict[str, Any]:

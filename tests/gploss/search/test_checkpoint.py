@@ -156,7 +156,7 @@ def test_each_evaluation_needs_a_time(elapsed: list[float], message: str) -> Non
 def test_two_runs_cannot_write_one_checkpoint(tmp_path: Path) -> None:
     with Checkpoint(tmp_path / "run.db") as first, Checkpoint(tmp_path / "run.db") as second:
         first.save([trained(0.1)], [1.0], {})
-        with pytest.raises(CheckpointError, match="at round 1, this run at 0: another run writes to it"):
+        with pytest.raises(CheckpointError, match="at turn 1, this run at 0: another run writes to it"):
             second.save([trained(0.2)], [1.0], {})
         saved = first.load()
         assert saved is not None and [one.reward for one in saved.evaluations] == [0.1]

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.registry import discover
+from gploss.search.budget import Budget
 from gploss.search.checkpoint import CheckpointError
 from gploss.search.evaluation import Evaluation
 from gploss.search.record import Progress
 from gploss.search.result import SearchResult
 from gploss.search.reward import BaselineFilter
-from gploss.search.searcher import SEARCHERS, AskTellSearcher, Budget, StopSearch
+from gploss.search.run import StopSearch
+from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from tests.synthetic import SyntheticEvaluator
 
 discover("gploss.searchers")
@@ -63,13 +65,11 @@ def charged(result: SearchResult) -> int:
 @given(
     name=st.sampled_from(["random", "genetic"]),
     budget=st.integers(1, 80),
-    per_round=st.integers(1, 40),
+    at_once=st.integers(1, 40),
     seed=st.integers(0, 1000),
 )
-def test_a_budget_of_candidates_is_spent_exactly(name: str, budget: int, per_round: int, seed: int) -> None:
-    searcher = make(name, seed=seed)
-    searcher.proposals_per_round = per_round
-    result = quiet(searcher, budget)
+def test_a_budget_of_candidates_is_spent_exactly(name: str, budget: int, at_once: int, seed: int) -> None:
+    result = quiet(make(name, seed=seed, proposals_at_once=at_once), budget)
     assert result.stopped == "budget"
     assert charged(result) == budget == result.counts["trained"] + result.counts["diverged"]
     assert len(result.records) == result.counts["proposals"]
@@ -82,13 +82,13 @@ def test_a_budget_of_candidates_is_spent_exactly(name: str, budget: int, per_rou
     budget=st.integers(5, 200),
     epochs=st.integers(1, 5),
     early_stop=st.booleans(),
-    per_round=st.integers(1, 40),
+    at_once=st.integers(1, 40),
 )
 def test_a_budget_of_epochs_is_never_exceeded_and_used_up(
-    budget: int, epochs: int, early_stop: bool, per_round: int
+    budget: int, epochs: int, early_stop: bool, at_once: int
 ) -> None:
-    searcher = make("random", SyntheticEvaluator(epochs=epochs, early_stop=early_stop))
-    searcher.proposals_per_round = per_round
+    evaluator = SyntheticEvaluator(epochs=epochs, early_stop=early_stop)
+    searcher = make("random", evaluator, proposals_at_once=at_once)
     result = quiet(searcher, Budget(candidate_epochs=budget))
     spent = sum(record.candidate_epochs for record in result.records if record.charged)
     assert result.stopped == "budget"
@@ -188,22 +188,22 @@ def test_an_evaluator_that_charges_too_much_is_an_error() -> None:
 # Callbacks
 
 
-def test_callbacks_see_every_round() -> None:
-    rounds: list[tuple[list[Evaluation], Progress]] = []
+def test_callbacks_see_every_turn() -> None:
+    turns: list[tuple[list[Evaluation], Progress]] = []
     searcher = make()
 
     def note(caller: object, new: Sequence[Evaluation], progress: Progress) -> None:
         assert caller is searcher
-        rounds.append((list(new), progress))
+        turns.append((list(new), progress))
 
     result = quiet(searcher, 50, callbacks=[note])
-    assert [evaluation for new, _ in rounds for evaluation in new] == list(result.records)
-    last = rounds[-1][1]
+    assert [evaluation for new, _ in turns for evaluation in new] == list(result.records)
+    last = turns[-1][1]
     assert last.counts == result.counts
     assert last.share == 1.0
     assert result.best is not None and last.best is result.best.evaluation
-    assert [progress.spending.proposals for _, progress in rounds] == sorted(
-        progress.spending.proposals for _, progress in rounds
+    assert [progress.spending.proposals for _, progress in turns] == sorted(
+        progress.spending.proposals for _, progress in turns
     )
 
 
@@ -252,7 +252,7 @@ def raise_interrupt() -> None:
 @pytest.mark.parametrize("press", [press_ctrl_c, raise_interrupt])
 @pytest.mark.parametrize("call", [0, 2])
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_training_keeps_the_rounds_before(
+def test_ctrl_c_while_training_keeps_the_turns_before(
     name: str, press: Callable[[], None], call: int, tmp_path: Path
 ) -> None:
     evaluator = SyntheticEvaluator(before=lambda number: press() if number == call else None)
@@ -267,7 +267,7 @@ def test_ctrl_c_while_training_keeps_the_rounds_before(
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_between_trainings_waits_for_the_end_of_the_round() -> None:
+def test_ctrl_c_between_trainings_waits_for_the_end_of_the_turn() -> None:
     result = quiet(make(), 100, callbacks=[lambda *_: press_ctrl_c()])
     assert result.stopped == "interrupted"
     assert len(result.records) == 32

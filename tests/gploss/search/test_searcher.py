@@ -219,8 +219,8 @@ class Fixed(AskTellSearcher):
     def _ask(self, n: int) -> list[Expression]:
         return list(self.proposals)
 
-    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self.values = [self.value(evaluation) for evaluation in evaluations]
+    def _tell(self, evaluations: Sequence[Evaluation], values: Sequence[float]) -> None:
+        self.values = list(values)
 
     def _state(self) -> dict[str, object]:
         return {}
@@ -253,6 +253,15 @@ def evaluations_for_values() -> list[Evaluation]:
     ]
 
 
+def test_the_same_evaluation_told_twice_counts_twice() -> None:
+    reward_filter = BaselineFilter(0.5, decay=0.9)
+    searcher = Fixed(SMALL, SyntheticEvaluator(), reward_filter=reward_filter)
+    same = Evaluation(Expression.parse("pred"), Status.TRAINED, reward=0.6)
+    searcher.tell([same, same])
+    assert searcher.values == [0.6, 0.6]
+    assert reward_filter.baseline == pytest.approx(0.5 + 0.01 + 0.009)
+
+
 def test_failures_have_the_value_that_the_reward_policy_gives_them() -> None:
     searcher = Fixed(SMALL, SyntheticEvaluator())
     searcher.tell(evaluations_for_values())
@@ -269,12 +278,8 @@ def test_values_rise_with_quality_where_a_lower_metric_is_better() -> None:
 def test_the_filter_is_applied_once_to_each_evaluation_with_a_reward() -> None:
     reward_filter = BaselineFilter(0.5, decay=0.9)
     searcher = Fixed(SMALL, SyntheticEvaluator(), reward_filter=reward_filter)
-    evaluations = evaluations_for_values()
-    searcher.tell(evaluations)
+    searcher.tell(evaluations_for_values())
     # Nothing that failed is worth more than what was turned down: a search must not learn to fail.
     assert searcher.values == [0.7, -1.0, -1.0, -1.0]
     assert searcher.turned_down == 1
     assert reward_filter.baseline == pytest.approx(0.52)
-    # Outside of tell the filter is left alone.
-    assert searcher.value(evaluations[3]) == 0.4
-    assert searcher.turned_down == 1

@@ -23,7 +23,8 @@ from gploss.search.evaluation import Evaluation, Status
 from gploss.search.record import Progress as RunProgress
 from gploss.search.result import SearchResult
 from gploss.search.reward import BaselineFilter
-from gploss.search.searcher import AskTellSearcher, StopSearch
+from gploss.search.run import StopSearch
+from gploss.search.searcher import AskTellSearcher
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
 from recmodels.data.interactions import Interactions, Split
@@ -207,8 +208,8 @@ def test_ends_with_its_rounds(split: Split) -> None:
 
 def test_reward_filter_begins_each_round_at_its_start(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=20, rounds=2)
-    searcher = RLSearcher(Grammar.standard(), evaluator, reward_filter=BaselineFilter(start=evaluator.start_value))
-    searcher.proposals_per_round = 10
+    reward_filter = BaselineFilter(start=evaluator.start_value)
+    searcher = RLSearcher(Grammar.standard(), evaluator, reward_filter=reward_filter, proposals_at_once=10)
     searcher.run(Budget(candidates=1000), progress=False)
     assert searcher.reward_filter is not None
     assert searcher.reward_filter.baseline == evaluator.start_value == evaluator.history[-1].end
@@ -216,8 +217,7 @@ def test_reward_filter_begins_each_round_at_its_start(split: Split) -> None:
 
 def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Split) -> None:
     evaluator = AlternatingEvaluator(core(split), samples_per_round=40, rounds=1)
-    searcher = GeneticSearcher(Grammar.standard(), evaluator, population_size=8)
-    searcher.proposals_per_round = 20
+    searcher = GeneticSearcher(Grammar.standard(), evaluator, population_size=8, proposals_at_once=20)
     searcher.run(Budget(candidates=1000), progress=False)
     assert evaluator.start_value > 0.5
     survivors = [str(searcher._variation.expression(one)) for one in searcher.population]
@@ -234,15 +234,12 @@ def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Sp
 def searcher_of(kind: str, split: Split, cache: Cache | None = None) -> AskTellSearcher:
     evaluator = AlternatingEvaluator(core(split, cache), samples_per_round=20, fresh_samples=20, rounds=4)
     grammar = Grammar.paper()
-    searcher: AskTellSearcher
     if kind == "genetic":
-        searcher = GeneticSearcher(grammar, evaluator, population_size=6)
-    elif kind == "rl":
-        searcher = RLSearcher(grammar, evaluator, reward_filter=BaselineFilter(start=evaluator.start_value))
-    else:
-        searcher = RandomSearcher(grammar, evaluator)
-    searcher.proposals_per_round = 10
-    return searcher
+        return GeneticSearcher(grammar, evaluator, proposals_at_once=10, population_size=6)
+    if kind == "rl":
+        reward_filter = BaselineFilter(start=evaluator.start_value)
+        return RLSearcher(grammar, evaluator, proposals_at_once=10, reward_filter=reward_filter)
+    return RandomSearcher(grammar, evaluator, proposals_at_once=10)
 
 
 def told(result: SearchResult) -> list[Evaluation]:

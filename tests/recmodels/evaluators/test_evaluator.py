@@ -546,9 +546,8 @@ class FailingTrainer(StackedTrainer):
 def searcher(fits_left: int | None = None, cache: Cache | None = None) -> RandomSearcher:
     trainer = FailingTrainer(small, STANDARD, device="cpu")
     trainer.fits_left = fits_left
-    found = RandomSearcher(Grammar.standard(), LossEvaluator(SPLIT, trainer, epochs=1, cache=cache), seed=3)
-    found.proposals_per_round = 8
-    return found
+    evaluator = LossEvaluator(SPLIT, trainer, epochs=1, cache=cache)
+    return RandomSearcher(Grammar.standard(), evaluator, seed=3, proposals_at_once=8)
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2])
