@@ -1,11 +1,10 @@
-"""Bookkeeping of members that are trained together: metrics, who has stopped and why, which states are kept."""
+"""Members that are trained together, chunk by chunk, on a device of torch's."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,8 +15,9 @@ from gploss.compute.program import Program
 from recmodels.data.interactions import Interactions
 from recmodels.metrics import METRICS, Targets, evaluate
 from recmodels.models.base import ModelFactory, describe_model
+from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport, choose_device
+from recmodels.training.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
 
 ORDER: Final = 1  # purpose of random numbers, beside the seed
 
@@ -27,35 +27,21 @@ class Chunk(ABC):
 
     Args:
         members: who they are.
-        metrics: names of validation metrics; the first one steers early stopping.
-        patience: epochs without a better value after which a member stops, or None.
-        epochs: most epochs.
-        keep: which states to keep.
+        rules: how long they are trained, and what is kept.
 
     Attributes:
+        courses: what happened to each member.
         alive: (A,) members that go on: position among them -> member.
         before: epochs that the start states have behind them.
     """
 
-    def __init__(
-        self, members: Sequence[Member], metrics: Sequence[str], patience: int | None, epochs: int, keep: Keep
-    ) -> None:
-        count = len(members)
+    def __init__(self, members: Sequence[Member], rules: Rules) -> None:
         self.members = list(members)
         self.seed = members[0].seed
-        self.patience = patience
-        self.epochs = epochs
-        self.keep = keep
-        self.sign = 1.0 if METRICS[metrics[0]].higher_is_better else -1.0
-        self.metrics = {name: np.full((count, epochs), np.nan) for name in metrics}
-        self.outcomes = [Outcome.TRAINED] * count
-        self.reasons: list[str | None] = [None] * count
-        self.stopped_at = np.zeros(count, np.int64)
-        self.best = np.full(count, np.nan)
-        self.best_epoch = np.zeros(count, np.int64)
+        self.rules = rules
+        self.courses = [Course(rules) for _ in members]
         self.before = 0
-        self.alive = np.arange(count)
-        self.kept: list[State | None] = [None] * count
+        self.alive = np.arange(len(members))
 
     @abstractmethod
     def load(self, start: State) -> None:
@@ -78,102 +64,38 @@ class Chunk(ABC):
         """Return the states of the members at some positions among the alive."""
 
     def run(self, validation: Interactions, targets: Targets, progress: Progress | None) -> None:
-        """Train until every member has stopped."""
-        for epoch in range(self.epochs):
+        """Train until every member has ended."""
+        for epoch in range(self.rules.epochs):
             if not len(self.alive):
                 break
-            diverged = self._train_epoch(epoch)
-            self._validate(epoch, validation, targets, diverged)
+            broken = self._train_epoch(epoch)
+            columns = evaluate(self.rules.metrics, self._score(validation), targets)
+            self._take(epoch, {name: column.cpu().numpy() for name, column in columns.items()}, broken)
             if progress is not None:
-                progress(len(self.outcomes))
+                progress(len(self.members))
 
-    def _validate(
-        self, epoch: int, validation: Interactions, targets: Targets, diverged: npt.NDArray[np.bool_]
+    def _take(
+        self, epoch: int, values: Mapping[str, npt.NDArray[np.float64]], broken: npt.NDArray[np.bool_]
     ) -> None:
-        columns = evaluate(self.metrics, self._score(validation), targets)
-        values = {name: column.cpu().numpy() for name, column in columns.items()}
-        first = next(iter(values))
-        improved, going_on = [], []
-        for position, member in enumerate(self.alive.tolist()):
-            own = {name: float(column[position]) for name, column in values.items()}
-            broken = bool(diverged[position]) or not all(np.isfinite(value) for value in own.values())
-            self.stopped_at[member] = epoch + 1
-            if broken:
-                self.outcomes[member] = Outcome.DIVERGED
-                what = "gradient" if diverged[position] else "validation score"
-                self.reasons[member] = f"non-finite {what} in epoch {epoch + 1}"
-                continue
-            for name, value in own.items():
-                self.metrics[name][member, epoch] = value
-            value = self.sign * own[first]
-            if not value <= self.best[member]:  # a first value beats NaN
-                self.best[member], self.best_epoch[member] = value, epoch
-                improved.append(position)
-            if self.patience is None or epoch - self.best_epoch[member] < self.patience:
+        """Tell every course of the alive about an epoch; keep and drop what they say."""
+        kept, going_on = [], []
+        courses = [self.courses[member] for member in self.alive.tolist()]
+        for position, course in enumerate(courses):
+            if broken[position]:
+                keeps = course.broke(epoch)
+            else:
+                keeps = course.measured(epoch, {name: float(column[position]) for name, column in values.items()})
+            if keeps:
+                kept.append(position)
+            if not course.ended:
                 going_on.append(position)
-        ended = sorted(set(range(len(self.alive))) - set(going_on))
-        if self.keep == "last":
-            self._keep(ended if epoch + 1 < self.epochs else range(len(self.alive)), epoch)
-        if self.keep == "best":
-            self._keep(improved, epoch)
-            # A member that never had a value keeps its last weights.
-            self._keep([position for position in ended if self.kept[int(self.alive[position])] is None], epoch)
-        if ended:
+        if kept:
+            states = self._states_at(kept, epoch)
+            for row, position in enumerate(kept):
+                courses[position].state = states.take([row])
+        if 0 < len(going_on) < len(courses):
             self._drop(going_on)
-            self.alive = self.alive[going_on]
-
-    def _keep(self, positions: Sequence[int], epoch: int) -> None:
-        if positions:
-            states = self._states_at(positions, epoch)
-            for row, position in enumerate(positions):
-                self.kept[int(self.alive[position])] = states.take([row])
-
-
-@dataclass
-class Record:
-    """Collects the chunks' results in the order of the members."""
-
-    metrics: dict[str, npt.NDArray[np.float64]]
-    outcomes: list[Outcome]
-    reasons: list[str | None]
-    stopped_at: npt.NDArray[np.int64]
-    seconds: npt.NDArray[np.float64]
-    states: list[State | None]
-
-    @staticmethod
-    def empty(metrics: Sequence[str], count: int, epochs: int) -> Record:
-        """Return a record of members that have not been trained."""
-        return Record(
-            {name: np.full((count, epochs), np.nan) for name in metrics},
-            [Outcome.TRAINED] * count,
-            [None] * count,
-            np.zeros(count, np.int64),
-            np.zeros(count),
-            [None] * count,
-        )
-
-    def fill(self, rows: Sequence[int], chunk: Chunk, seconds: float) -> None:
-        """Take over a chunk's results.
-
-        Args:
-            rows: its members' positions.
-            chunk: trained.
-            seconds: for each member.
-        """
-        for name, column in chunk.metrics.items():
-            self.metrics[name][list(rows)] = column
-        for position, row in enumerate(rows):
-            self.outcomes[row] = chunk.outcomes[position]
-            self.reasons[row] = chunk.reasons[position]
-            self.stopped_at[row] = chunk.stopped_at[position]
-            self.states[row] = chunk.kept[position]
-            self.seconds[row] = seconds
-
-    def finish(self, keep: Keep) -> TrainReport:
-        """Return the report."""
-        states = [state for state in self.states if state is not None]
-        joined = State.join(states) if keep != "none" and states else None
-        return TrainReport(self.metrics, self.outcomes, self.reasons, self.stopped_at, self.seconds, joined)
+        self.alive = self.alive[going_on]
 
 
 class ChunkTrainer(Trainer):
@@ -198,13 +120,11 @@ class ChunkTrainer(Trainer):
         self.protocol = protocol
         self.device = choose_device(device)
         self.metrics = tuple(metrics)
-        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
+        self.higher_is_better = directions(self.metrics)[self.metrics[0]]
         self._largest = largest
 
     @abstractmethod
-    def _chunk(
-        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
-    ) -> Chunk:
+    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
         """Return members that share a seed, with fresh weights."""
 
     def describe(self, train: Interactions) -> dict[str, object]:
@@ -238,19 +158,27 @@ class ChunkTrainer(Trainer):
         """
         check_fit(len(program), len(train), members, epochs, start)
         targets = Targets(validation.labels, validation.users, metrics=self.metrics, device=self.device)
-        report = Record.empty(self.metrics, len(members), epochs)
+        rules = Rules(directions(self.metrics), epochs, self.protocol.patience, keep)
+        courses: dict[int, Course] = {}
+        seconds = np.zeros(len(members))
 
         def fit(rows: list[int]) -> None:
             begun = time.perf_counter()
-            chunk = self._chunk(program, [members[row] for row in rows], train, epochs, keep)
+            chunk = self._chunk(program, [members[row] for row in rows], train, rules)
             if start is not None:
                 chunk.load(start if len(start) == 1 else start.take(rows))
             chunk.run(validation, targets, progress)
-            report.fill(rows, chunk, (time.perf_counter() - begun) / len(rows))
+            courses.update(zip(rows, chunk.courses, strict=True))
+            seconds[rows] = (time.perf_counter() - begun) / len(rows)
 
         for rows in chunks(members, start, self._largest):
             fit_halving(rows, fit)
-        return report.finish(keep)
+        return report_on([courses[row] for row in range(len(members))], seconds.tolist(), rules)
+
+
+def directions(metrics: Sequence[str]) -> dict[str, bool]:
+    """Return for each metric whether more of it is better."""
+    return {name: METRICS[name].higher_is_better for name in metrics}
 
 
 def check_fit(n_losses: int, n_samples: int, members: Sequence[Member], epochs: int, start: State | None) -> None:

@@ -17,10 +17,11 @@ from gploss.compute.program import Program
 from recmodels.data.interactions import Interactions
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
+from recmodels.training.course import Rules
 from recmodels.training.epoch_index import EpochIndex
 from recmodels.training.population import Chunk, ChunkTrainer, epoch_order, fit_halving, slices
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Keep, Member, State
+from recmodels.training.trainer import Member, State
 
 #: Most candidates in one launch. A GPU is full from about a thousand.
 CHUNK_SIZE: Final = 4096
@@ -81,10 +82,8 @@ class TritonTrainer(ChunkTrainer):
             raise ValueError("the Triton trainer needs a CUDA device; on the CPU use another trainer")
         self.chunk_size = chunk_size
 
-    def _chunk(
-        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
-    ) -> Chunk:
-        return _Chunk(self, program, members, train, epochs, keep)
+    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
+        return _Chunk(self, program, members, train, rules)
 
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
@@ -214,11 +213,10 @@ class _Chunk(Chunk):
         program: Program,
         members: Sequence[Member],
         train: Interactions,
-        epochs: int,
-        keep: Keep,
+        rules: Rules,
     ) -> None:
         protocol = trainer.protocol
-        super().__init__(members, trainer.metrics, protocol.patience, epochs, keep)
+        super().__init__(members, rules)
         self.protocol = protocol
         self.device = trainer.device
         self.bounds = [0, *(batch.stop for batch in slices(len(train), protocol.batch_size))]

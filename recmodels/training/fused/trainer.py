@@ -18,14 +18,15 @@ import torch
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from recmodels.data.interactions import Interactions
-from recmodels.metrics import METRICS, Targets, evaluate
+from recmodels.metrics import Targets, evaluate
 from recmodels.models.base import ModelFactory, build_model, describe_model
 from recmodels.models.mf import MF
+from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.fused.orders import MOST_ROWS, Orders
 from recmodels.training.fused.workspace import Layout, Workspace, most_slots
-from recmodels.training.population import check_fit
+from recmodels.training.population import check_fit, directions
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
+from recmodels.training.trainer import Keep, Member, Progress, State, Trainer, TrainReport
 
 #: Validation scores that are gathered at most before they are measured.
 _SCORES_AT_A_TIME: Final = 2**16
@@ -84,7 +85,7 @@ class FusedTrainer(Trainer):
         self.model = model
         self.protocol = protocol
         self.metrics = tuple(metrics)
-        self.higher_is_better = METRICS[self.metrics[0]].higher_is_better
+        self.higher_is_better = directions(self.metrics)[self.metrics[0]]
         self.n_jobs = n_jobs or _available_cores()
         self._last_seed: tuple[Interactions, int, Orders, dict[str, torch.Tensor]] | None = None
 
@@ -137,13 +138,16 @@ class FusedTrainer(Trainer):
         layout = _layout(build_model(self.model, train.n_users, train.n_items, seed=0), train)
         if start is not None:
             self._check_start(start, layout)
-        task = _Task(self, program, layout, validation, targets, epochs, keep, most_slots(program))
-        results: list[_Result | None] = [None] * len(members)
-        for row, result in task.run_all(self._jobs(members, train, start), min(self.n_jobs, len(members))):
-            results[row] = result
+        rules = Rules(directions(self.metrics), epochs, self.protocol.patience, keep)
+        common = _Fit(self.protocol, program, layout, validation, targets, rules, most_slots(program))
+        courses: dict[int, Course] = {}
+        seconds = np.zeros(len(members))
+        jobs = self._jobs(members, train, start)
+        for row, course, took in common.run_all(jobs, min(self.n_jobs, len(members))):
+            courses[row], seconds[row] = course, took
             if progress is not None:
                 progress(epochs)
-        return _report([result for result in results if result is not None], self.metrics, epochs, keep)
+        return report_on([courses[row] for row in range(len(members))], seconds.tolist(), rules)
 
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
@@ -207,40 +211,27 @@ class _Job:
     before: int
 
 
-@dataclass
-class _Result:
-    """What came out of one member."""
-
-    metrics: dict[str, npt.NDArray[np.float64]]
-    outcome: Outcome = Outcome.TRAINED
-    reason: str | None = None
-    stopped_at: int = 0
-    seconds: float = 0.0
-    state: State | None = None
-
-
 @dataclass(frozen=True)
-class _Task:
+class _Fit:
     """What the members of one call of `fit` have in common."""
 
-    trainer: FusedTrainer
+    protocol: Protocol
     program: Program
     layout: Layout
     validation: Interactions
     targets: Targets
-    epochs: int
-    keep: Keep
+    rules: Rules
     loss_slots: int
     workspaces: queue.SimpleQueue[Workspace] = field(default_factory=queue.SimpleQueue)
 
-    def run_all(self, jobs: Iterator[_Job], n_jobs: int) -> Iterator[tuple[int, _Result]]:
-        """Train all members; yield each one's place and result as it ends."""
+    def run_all(self, jobs: Iterator[_Job], n_jobs: int) -> Iterator[tuple[int, Course, float]]:
+        """Train all members; yield each one's place, course and seconds as it ends."""
         if n_jobs <= 1:
             for job in jobs:
-                yield job.row, self.run(job)
+                yield job.row, *self.run(job)
             return
         with ThreadPoolExecutor(n_jobs) as pool:
-            rows: dict[Future[_Result], int] = {}
+            rows: dict[Future[tuple[Course, float]], int] = {}
             try:
                 for job in jobs:
                     rows[pool.submit(self.run, job)] = job.row
@@ -251,123 +242,82 @@ class _Task:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def run(self, job: _Job) -> _Result:
+    def run(self, job: _Job) -> tuple[Course, float]:
         """Train one member."""
         begun = time.perf_counter()
         try:
             workspace = self.workspaces.get_nowait()
         except queue.Empty:
-            workspace = Workspace(self.layout, self.trainer.protocol, self.loss_slots)
+            workspace = Workspace(self.layout, self.protocol, self.loss_slots)
         workspace.begin(job.weights, job.optimizer)
-        result = _Candidate(self, job, workspace).run()
+        course = _Training(self, job, workspace).run()
         self.workspaces.put(workspace)
-        result.seconds = time.perf_counter() - begun
-        return result
+        return course, time.perf_counter() - begun
 
 
-def _take_done(rows: dict[Future[_Result], int]) -> Iterator[tuple[int, _Result]]:
+def _take_done(rows: dict[Future[tuple[Course, float]], int]) -> Iterator[tuple[int, Course, float]]:
     done, _ = wait(rows, return_when=FIRST_COMPLETED)
     for future in done:
-        yield rows.pop(future), future.result()
+        yield rows.pop(future), *future.result()
 
 
-class _Candidate:
+class _Training:
     """One member while it is trained.
 
     Scores of several epochs are measured together, which is cheaper, as long as no decision depends on them: a
     member whose best epoch so far is e cannot run out of patience before epoch e + patience.
     """
 
-    def __init__(self, task: _Task, job: _Job, workspace: Workspace) -> None:
-        self.task = task
+    def __init__(self, fit: _Fit, job: _Job, workspace: Workspace) -> None:
+        self.fit = fit
         self.job = job
         self.workspace = workspace
-        self.result = _Result({name: np.full(task.epochs, np.nan) for name in task.trainer.metrics})
-        self.best = np.nan
-        self.best_epoch = 0
+        self.course = Course(fit.rules)
         self.waiting = 0  # epochs whose scores are still to be measured
-        at_once = min(task.epochs, max(1, _SCORES_AT_A_TIME // len(task.validation)))
-        self.scores = np.empty((1 if task.keep != "none" else at_once, len(task.validation)), np.float32)
+        samples = len(fit.validation)
+        at_once = min(fit.rules.epochs, max(1, _SCORES_AT_A_TIME // samples)) if fit.rules.keep == "none" else 1
+        self.scores = np.empty((at_once, samples), np.float32)
 
-    def run(self) -> _Result:
+    def run(self) -> Course:
         """Train until the last epoch, the end of patience, or something that is not finite."""
-        task, result = self.task, self.result
-        for epoch in range(task.epochs):
-            result.stopped_at = epoch + 1
+        fit, course = self.fit, self.course
+        for epoch in range(fit.rules.epochs):
             order = self.job.orders.of(self.job.before + epoch)
-            finite = self.workspace.train(task.program, self.job.member, order)
-            if not finite:
+            if not self.workspace.train(fit.program, self.job.member, order):
                 self._measure(epoch)
-                self._diverge("gradient")
+                self._keep_if(course.broke(epoch))
                 break
-            self.workspace.score(task.validation.users, task.validation.items, self.scores[self.waiting])
+            self.workspace.score(fit.validation.users, fit.validation.items, self.scores[self.waiting])
             self.waiting += 1
             if self._must_measure(epoch):
                 self._measure(epoch + 1)
-                if result.outcome is Outcome.DIVERGED or self._out_of_patience(epoch):
+                if course.ended:
                     break
-        if task.keep == "last" or (task.keep == "best" and result.state is None):
-            result.state = self._state()  # one that never had a value keeps its last weights
-        return result
+        return course
 
     def _must_measure(self, epoch: int) -> bool:
         return (
-            epoch + 1 == self.task.epochs
-            or self.waiting == len(self.scores)
-            or self._out_of_patience(epoch)
+            self.waiting == len(self.scores)
+            or self.course.can_end(epoch)
             or not np.isfinite(self.scores[self.waiting - 1]).all()
         )
-
-    def _out_of_patience(self, epoch: int) -> bool:
-        patience = self.task.trainer.protocol.patience
-        return patience is not None and epoch - self.best_epoch >= patience
 
     def _measure(self, epochs: int) -> None:
         """Measure the scores that are waiting, the last of them of epoch number `epochs`."""
         if not self.waiting:
             return
-        trainer, result = self.task.trainer, self.result
-        columns = evaluate(trainer.metrics, torch.from_numpy(self.scores[: self.waiting]), self.task.targets)
-        sign = 1.0 if trainer.higher_is_better else -1.0
-        first = epochs - self.waiting
-        self.waiting = 0
+        columns = evaluate(self.fit.rules.metrics, torch.from_numpy(self.scores[: self.waiting]), self.fit.targets)
+        first, self.waiting = epochs - self.waiting, 0
         for row, epoch in enumerate(range(first, epochs)):
             values = {name: float(column[row]) for name, column in columns.items()}
-            if not all(np.isfinite(value) for value in values.values()):
-                result.stopped_at = epoch + 1
-                self._diverge("validation score")
+            self._keep_if(self.course.measured(epoch, values))
+            if self.course.ended:
                 return
-            for name, value in values.items():
-                result.metrics[name][epoch] = value
-            value = sign * values[trainer.metrics[0]]
-            if not value <= self.best:  # a first value beats NaN
-                self.best, self.best_epoch = value, epoch
-                if self.task.keep == "best":
-                    result.state = self._state()
 
-    def _diverge(self, what: str) -> None:
-        if self.result.outcome is Outcome.TRAINED:
-            self.result.outcome = Outcome.DIVERGED
-            self.result.reason = f"non-finite {what} in epoch {self.result.stopped_at}"
-
-    def _state(self) -> State:
-        epochs = np.array([self.job.before + self.result.stopped_at], np.int64)
-        return State(self.workspace.weights(), self.workspace.optimizer_state(), epochs)
-
-
-def _report(results: Sequence[_Result], metrics: Sequence[str], epochs: int, keep: Keep) -> TrainReport:
-    states = [result.state for result in results if result.state is not None]
-    return TrainReport(
-        metrics={
-            name: np.stack([result.metrics[name] for result in results]) if results else np.empty((0, epochs))
-            for name in metrics
-        },
-        outcomes=[result.outcome for result in results],
-        reasons=[result.reason for result in results],
-        stopped_at=np.array([result.stopped_at for result in results], np.int64),
-        seconds=np.array([result.seconds for result in results], np.float64),
-        states=State.join(states) if keep != "none" and states else None,
-    )
+    def _keep_if(self, keeps: bool) -> None:
+        if keeps:
+            epochs = np.array([self.job.before + self.course.epochs], np.int64)
+            self.course.state = State(self.workspace.weights(), self.workspace.optimizer_state(), epochs)
 
 
 def _layout(module: torch.nn.Module, interactions: Interactions) -> Layout:

@@ -13,6 +13,7 @@ from gploss.compute.on_tensors import LossKernel
 from gploss.compute.program import Program
 from recmodels.data.interactions import Interactions
 from recmodels.models.base import Batch, ModelFactory, build_model
+from recmodels.training.course import Rules
 from recmodels.training.population import Chunk, ChunkTrainer, epoch_order, slices
 from recmodels.training.protocol import Protocol
 from recmodels.training.stacked.compiled_optimizer import CompiledOptimizer
@@ -20,7 +21,7 @@ from recmodels.training.stacked.feed import Feed, feeds
 from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.recorded import RecordedBatches
 from recmodels.training.stacked.stack import Stack, copy_state
-from recmodels.training.trainer import Keep, Member, State
+from recmodels.training.trainer import Member, State
 
 #: Members in one set of tensors: enough to hide torch's overhead, few enough to stay in the caches.
 STACK_SIZE: Final = 32
@@ -67,10 +68,8 @@ class StackedTrainer(ChunkTrainer):
         super().__init__(model, protocol, device=device, metrics=metrics, largest=stack_size)
         self.stack_size = stack_size
 
-    def _chunk(
-        self, program: Program, members: Sequence[Member], train: Interactions, epochs: int, keep: Keep
-    ) -> Chunk:
-        return _Chunk(self, program, members, train, epochs, keep)
+    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
+        return _Chunk(self, program, members, train, rules)
 
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
@@ -114,10 +113,9 @@ class _Chunk(Chunk):
         program: Program,
         members: Sequence[Member],
         train: Interactions,
-        epochs: int,
-        keep: Keep,
+        rules: Rules,
     ) -> None:
-        super().__init__(members, trainer.metrics, trainer.protocol.patience, epochs, keep)
+        super().__init__(members, rules)
         self.trainer = trainer
         self.program = program
         self.train = train
