@@ -33,6 +33,7 @@ from experiments.parts import (
     plain_searcher,
     searcher_names,
 )
+from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.loss_function import LOSSES
 from gploss.report import plots
@@ -248,7 +249,7 @@ def write(settings: Settings, split: Split, runs: pd.DataFrame) -> None:
     title = "What each part of the reward filter is worth"
     subtitle = f"{settings.searcher}, protocol {settings.protocol.name}; a dot a seed, a line at the median"
     plots.save(plots.ablation(runs, measures, title, subtitle), settings.out / "ablation.png")
-    environment = report.environment(settings.device, settings.seed)
+    machine = environment(settings.device) | versions()
     lines = [
         f"# The reward filter, part by part, on {split.name}",
         "",
@@ -257,7 +258,7 @@ def write(settings: Settings, split: Split, runs: pd.DataFrame) -> None:
         "",
         report.to_markdown(table),
         "",
-        ", ".join(f"{key}: {value}" for key, value in environment.items()),
+        ", ".join(f"{key}: {value}" for key, value in machine.items()),
         "",
     ]
     write_text_atomic(settings.out / "summary.md", "\n".join(lines))

@@ -23,11 +23,13 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.parts import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
+from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
 from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
+from gploss.report.summary import readable_summary, summary
 from gploss.search.cache import Cache
 from gploss.search.evaluation import Evaluation, Status
 from gploss.search.result import SearchResult
@@ -270,18 +272,18 @@ def write_summary(
 ) -> None:
     """Write summary.csv, confirmation.csv, summary.md and settings.json, and print the two tables."""
     out = settings.out
-    summary = report.summary(evaluations)
-    write_csv_atomic(summary, out / "summary.csv")
-    table = report.readable_summary(summary, "validation AUC")
+    rows = summary(evaluations)
+    write_csv_atomic(rows, out / "summary.csv")
+    table = readable_summary(rows, "validation AUC")
     confirmed = confirmation_table(comparisons)
     write_csv_atomic(confirmed, out / "confirmation.csv")
     references = pd.DataFrame(
         [{"loss": name, "validation AUC": f"{value:.4f}"} for name, value in reference.items()]
     )
-    environment = report.environment(settings.device, settings.seed)
+    machine = environment(settings.device) | versions()
     record = {
         "command": settings.command,
-        "environment": environment,
+        "environment": machine,
         "data": split.describe(),
         "runs": [one.settings for one in results],
     }
@@ -318,7 +320,7 @@ def write_summary(
             "",
             f"`{settings.command}`",
             "",
-            ", ".join(f"{key}: {value}" for key, value in environment.items()),
+            ", ".join(f"{key}: {value}" for key, value in machine.items()),
             "",
         ]
     )

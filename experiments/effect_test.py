@@ -22,6 +22,7 @@ from experiments.parts import (
     make_trainer,
     published,
 )
+from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.report import plots
 from gploss.report import tables as report
@@ -203,8 +204,8 @@ def write_summary(
     settings: Settings, split: Split, table: pd.DataFrame, sentence: str, confirmed: tuple[str, pd.DataFrame] | None
 ) -> None:
     """Write summary.md and settings.json, and print the table."""
-    environment = report.environment(settings.device, settings.seed)
-    record = {"environment": environment, "data": split.describe(), "settings": settings.describe()}
+    machine = environment(settings.device) | versions()
+    record = {"environment": machine, "data": split.describe(), "settings": settings.describe()}
     write_text_atomic(settings.out / "settings.json", json.dumps(record, indent=1) + "\n")
     lines = [
         f"# AutoLossGen on {split.name}",
@@ -224,7 +225,7 @@ def write_summary(
     ]
     if confirmed is not None:
         lines += ["", "## Confirmation: all tuned alike", "", confirmed[0], "", report.to_markdown(confirmed[1])]
-    lines += ["", "## Machine", "", ", ".join(f"{key}: {value}" for key, value in environment.items()), ""]
+    lines += ["", "## Machine", "", ", ".join(f"{key}: {value}" for key, value in machine.items()), ""]
     write_text_atomic(settings.out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(table.drop(columns=["formula"]), "Effectiveness"))

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from experiments.compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
 from experiments.parts import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
+from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
 from gploss.loss_function import LOSSES
@@ -201,9 +202,9 @@ def write(
     shown = [NamedLoss(one.tuned.name, one.tuned.expression) for one in comparisons[:1]]
     shown += [NamedLoss(one.name, one.expression) for one in finalists]
     plots.save(plots.loss_curves(loss_curves(shown, scale_free=True)), out / "losses.png")
-    environment = report.environment(settings.device, settings.seed)
+    machine = environment(settings.device) | versions()
     record = {
-        "environment": environment,
+        "environment": machine,
         "data": split.describe(),
         "settings": asdict(settings) | {"out": str(out), "start_with": str(settings.start_with or "")},
         "searches": [{"counts": one.counts, "seconds": one.elapsed[-1]} for one in results],
@@ -225,7 +226,7 @@ def write(
         f"that is best there was compared on the test part with {settings.tests} fresh seeds: users and seeds "
         "bootstrapped jointly, paired with the hand-made loss that is best on validation.",
         "",
-        ", ".join(f"{key}: {value}" for key, value in environment.items()),
+        ", ".join(f"{key}: {value}" for key, value in machine.items()),
         "",
     ]
     write_text_atomic(out / "summary.md", "\n".join(lines))

@@ -31,6 +31,7 @@ from experiments.parts import (
     published,
     searcher_names,
 )
+from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import LOSSES
@@ -246,10 +247,10 @@ def write(settings: Settings, table: pd.DataFrame, losses: dict[Place, Expressio
         f"at home {int((home['low'] > 0).sum())} of {len(home)} beat it."
     )
     formulas = pd.DataFrame({"found on": map(str, losses), "formula": map(str, losses.values())})
-    environment = report.environment(settings.device, settings.seed)
+    machine = environment(settings.device) | versions()
     lines = ["# Transfer of found losses", "", sentence, "", report.to_markdown(shown), "", "## Losses", "",
              report.to_markdown(formulas), "", "## Machine", "",
-             ", ".join(f"{key}: {value}" for key, value in environment.items()), ""]  # fmt: skip
+             ", ".join(f"{key}: {value}" for key, value in machine.items()), ""]  # fmt: skip
     write_text_atomic(settings.out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(shown, "Transfer"))

@@ -28,6 +28,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from experiments.bench.reference_loop import reference_epoch
+from gploss.environment import environment, versions
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
@@ -361,7 +362,7 @@ def main(out: Path, quick: bool) -> None:
     torch.set_num_threads(1)
     split = load_dataset("ml-100k" if data_folder() is not None else "synthetic")
     console = Console()
-    machine = report.environment()
+    machine = environment() | versions()
     name = f"{machine['cpu']}, one core; {split.name}"
     rows = [asdict(figure) | {"machine": name} for figure in measure(Bench(split, quick), console)]
     out.mkdir(parents=True, exist_ok=True)

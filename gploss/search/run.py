@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any, TypeAlias
 
+from gploss.environment import versions
 from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
 from gploss.search.ask_tell import AskTell
@@ -207,18 +206,6 @@ class SearchRun:
             records=tuple(self._record.evaluations),
             elapsed=tuple(self._record.elapsed),
         )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide what a search computes."""
-    found = {"python": platform.python_version()}
-    for package in ("gploss", "numpy", "torch", "deap"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            # gploss may be used from its folder without being installed.
-            found[package] = "not installed"
-    return found
 
 
 def _check_evaluations(batch: Sequence[Expression], evaluations: Sequence[Evaluation], limit: int) -> None:
