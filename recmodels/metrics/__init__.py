@@ -17,6 +17,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,9 +32,13 @@ import torch
 from torch import Tensor
 
 from gploss.registry import Registry
+from recmodels.metrics.resampling import Counts, Floats, resampled_auc, resampled_best_f1, resampled_ratio
 
 LOGLOSS_CLIPPING: Final = 1e-6
 """Probabilities are clipped to [1e-6, 1 - 1e-6] in the log loss, as AutoLossGen's authors do."""
+
+LARGEST_LOGIT: Final = math.log((1 - LOGLOSS_CLIPPING) / LOGLOSS_CLIPPING)
+"""What the clipping of probabilities does to the score, in either direction."""
 
 CUTOFFS: Final = (5, 10, 20)
 """The list lengths k for which ndcg@k, hr@k and recall@k are registered."""
@@ -153,6 +158,18 @@ class Targets:
         return index
 
     @cached_property
+    def unit(self) -> npt.NDArray[np.int64]:
+        """(N,) what each row is drawn with in a resample: its user, or itself where there are no users."""
+        index = torch.arange(self.n_rows) if self.users is None else self.user_index.cpu()
+        unit: npt.NDArray[np.int64] = index.numpy()
+        return unit
+
+    @cached_property
+    def n_units(self) -> int:
+        """Number of users, or of rows where there are no users."""
+        return int(self.unit.max()) + 1
+
+    @cached_property
     def everything(self) -> _Segments:
         """All rows as one segment."""
         values = (0, self.n_rows, self.n_positives, self.n_negatives)
@@ -245,6 +262,12 @@ class Predictions:
         return 1 / (1 + self.margins.exp())
 
     @cached_property
+    def log_losses(self) -> Tensor:
+        """(M, N) float64: negative log-likelihood of each label, in nats, with clipped probabilities."""
+        # Clipping the logit does the same to the probability, and no digits are lost near 1.
+        return (1 + self.margins.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).neg().exp()).log()
+
+    @cached_property
     def best_f1(self) -> tuple[Tensor, Tensor]:
         """(M,) float64 twice: the best F1 over all thresholds, and the accuracy at that threshold.
 
@@ -276,6 +299,9 @@ class Predictions:
 MetricFunction = Callable[[Predictions], Tensor]
 """Gives (M,) float64 for (M, N) scores; each row by itself, with no reduction over M."""
 
+ResampledFunction = Callable[[Predictions, Counts], Floats]
+"""Gives (R,) for the scores of one model: the metric's value where each unit counts as often as it was drawn."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -286,12 +312,18 @@ class Metric:
         function: `Predictions` of M models to (M,) float64.
         higher_is_better: the direction.
         needs: what the targets must offer.
+        resampled: its values in many resamples at once; without it the rows are copied for each of them.
     """
 
     name: str
     function: MetricFunction
     higher_is_better: bool
     needs: frozenset[Need] = frozenset()
+    resampled: ResampledFunction | None = None
+
+    def missing(self, targets: Targets) -> list[Need]:
+        """Return what the metric needs and the targets do not offer."""
+        return [need for need in Need if need in self.needs - targets.offers]
 
     def check(self, targets: Targets) -> None:
         """Check that the metric can be computed on these targets.
@@ -299,7 +331,7 @@ class Metric:
         Raises:
             ValueError: it needs what is not there.
         """
-        missing = [need for need in Need if need in self.needs - targets.offers]
+        missing = self.missing(targets)
         if missing:
             raise ValueError(
                 f"the metric {self.name!r} cannot be computed on these {targets.n_rows} rows "
@@ -333,6 +365,38 @@ def evaluate(names: Iterable[str], scores: Tensor, targets: Targets) -> dict[str
     return _evaluate([METRICS[name] for name in names], scores, targets)
 
 
+def evaluate_resampled(name: str, scores: Tensor, targets: Targets, counts: Counts) -> Floats:
+    """Compute a metric of M models in R resamples of the targets' units: their users, or rows without users.
+
+    A user who was drawn twice counts as two users with the same rows.
+
+    Args:
+        name: a name in `METRICS`.
+        scores: (M, N) float32 on the CPU.
+        targets: the labels and users of the N rows, on the CPU.
+        counts: (U, R) how often each unit was drawn; units are numbered by `Targets.unit`.
+
+    Returns:
+        (M, R); NaN where the metric is not defined on what was drawn, and for a model with a score that is not
+        finite.
+
+    Raises:
+        As `evaluate`; and ValueError where the counts do not fit the targets.
+    """
+    metric = METRICS[name]
+    metric.check(targets)
+    _check_scores(scores, targets)
+    if len(counts) != targets.n_units:
+        raise ValueError(f"counts are given for {len(counts)} units; the targets have {targets.n_units}")
+    result = np.full((len(scores), counts.shape[1]), np.nan)
+    for model in range(len(scores)):
+        predictions = Predictions(scores[model : model + 1], targets)
+        if predictions.finite:
+            resampled = metric.resampled or functools.partial(_evaluate_copies, metric)
+            result[model] = resampled(predictions, counts)
+    return result
+
+
 def auc(predictions: Predictions) -> Tensor:
     """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counted half.
 
@@ -344,27 +408,41 @@ def auc(predictions: Predictions) -> Tensor:
     return wins.to(torch.float64) / (2 * targets.n_positives * targets.n_negatives)
 
 
+def _auc_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    return resampled_auc(*_one_model(predictions), counts)
+
+
 def gauc(predictions: Predictions) -> Tensor:
     """Mean of the users' own AUCs, weighted by their numbers of rows; users with one label only are left out.
 
     Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017 (there weighted by
     impressions, which are the rows here).
     """
+    won, sizes = _won_by_user(predictions)
+    weight = int(sizes.sum())
+    return _total(won, bound=weight) / weight
+
+
+def _gauc_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    users = predictions.targets.all_users
+    mixed = (users.positives > 0) & (users.negatives > 0)
+    won, sizes = _won_by_user(predictions)
+    return resampled_ratio(won[0].numpy(), sizes.to(torch.float64).numpy(), counts[mixed.numpy()])
+
+
+def _won_by_user(predictions: Predictions) -> tuple[Tensor, Tensor]:
+    """Return AUC times number of rows of each user with both labels, (M, U'), and those numbers, (U',)."""
     users = predictions.targets.mixed_users
     wins = _doubled_wins(predictions.by_user, users)
     sizes = users.ends - users.begins
     pairs = 2 * users.positives * users.negatives
-    weight = int(sizes.sum())
-    return _total(wins / pairs.to(torch.float64) * sizes, bound=weight) / weight
+    return wins / pairs.to(torch.float64) * sizes, sizes
 
 
 def logloss(predictions: Predictions) -> Tensor:
     """Mean negative log-likelihood of the labels, in nats, with probabilities clipped to [1e-6, 1 - 1e-6]."""
-    # Clipping the logit does the same to the probability, and no digits are lost near 1.
-    limit = math.log((1 - LOGLOSS_CLIPPING) / LOGLOSS_CLIPPING)
-    losses = (1 + predictions.margins.clamp(-limit, limit).neg().exp()).log()
     n_rows = predictions.targets.n_rows
-    return _total(losses, bound=(limit + 1) * n_rows) / n_rows
+    return _total(predictions.log_losses, bound=(LARGEST_LOGIT + 1) * n_rows) / n_rows
 
 
 def rmse(predictions: Predictions) -> Tensor:
@@ -379,6 +457,27 @@ def mae(predictions: Predictions) -> Tensor:
     return _total(predictions.errors, bound=n_rows) / n_rows
 
 
+def _mean_over_rows(predictions: Predictions, values: Tensor, counts: Counts) -> Floats:
+    """Return (R,) means of (1, N) values over the rows drawn."""
+    targets = predictions.targets
+    sums = np.bincount(targets.unit, weights=values[0].numpy(), minlength=targets.n_units).astype(np.float64)
+    rows = np.bincount(targets.unit, minlength=targets.n_units).astype(np.float64)
+    return resampled_ratio(sums, rows, counts)
+
+
+def _logloss_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    return _mean_over_rows(predictions, predictions.log_losses, counts)
+
+
+def _rmse_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    root: Floats = np.sqrt(_mean_over_rows(predictions, predictions.errors.square(), counts))
+    return root
+
+
+def _mae_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    return _mean_over_rows(predictions, predictions.errors, counts)
+
+
 def f1(predictions: Predictions) -> Tensor:
     """F1 of the positives at the best threshold for each model: the maximum of 2PR / (P + R) over its scores.
 
@@ -391,6 +490,22 @@ def f1(predictions: Predictions) -> Tensor:
 def accuracy(predictions: Predictions) -> Tensor:
     """Share of labels predicted right at the threshold of `f1` (a score equal to it counts as 1)."""
     return predictions.best_f1[1]
+
+
+def _f1_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    return resampled_best_f1(*_one_model(predictions), counts)[0]
+
+
+def _accuracy_resampled(predictions: Predictions, counts: Counts) -> Floats:
+    return resampled_best_f1(*_one_model(predictions), counts)[1]
+
+
+def _one_model(
+    predictions: Predictions,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return scores (N,), which rows are positive (N,), and the unit of each row (N,)."""
+    targets = predictions.targets
+    return predictions.scores[0].numpy(), targets.negative.numpy() == 0, targets.unit
 
 
 def top_k_metrics(k: int) -> tuple[Metric, Metric, Metric]:
@@ -431,23 +546,35 @@ def top_k_metrics(k: int) -> tuple[Metric, Metric, Metric]:
         n_users = len(top.ends)
         return _total(predictions.top_positives(top) * top.share, bound=n_users) / n_users
 
+    def mean_over_users(predictions: Predictions, counts: Counts, gains: str | None) -> Floats:
+        """Sum the gains of each user's positives in the list, or tell whether there are any."""
+        top = predictions.targets.top(k)
+        values = predictions.top_positives(top)[0].to(torch.float64).numpy()
+        begins = np.append(0, top.ends.numpy()[:-1])
+        if gains is None:
+            own = np.maximum.reduceat(values, begins)
+        else:
+            own = np.add.reduceat(values * getattr(top, gains).numpy(), begins)
+        with_positive = (predictions.targets.all_users.positives > 0).numpy()
+        return resampled_ratio(own, np.ones(len(own)), counts[with_positive])
+
     needs = frozenset({Need.USERS, Need.POSITIVE})
     return (
-        Metric(f"ndcg@{k}", ndcg, True, needs),
-        Metric(f"hr@{k}", hit_rate, True, needs),
-        Metric(f"recall@{k}", recall, True, needs),
+        Metric(f"ndcg@{k}", ndcg, True, needs, functools.partial(mean_over_users, gains="gain")),
+        Metric(f"hr@{k}", hit_rate, True, needs, functools.partial(mean_over_users, gains=None)),
+        Metric(f"recall@{k}", recall, True, needs, functools.partial(mean_over_users, gains="share")),
     )
 
 
 def _register_all() -> None:
     table = [
-        Metric("auc", auc, True, frozenset({Need.BOTH_CLASSES})),
-        Metric("gauc", gauc, True, frozenset({Need.USERS, Need.MIXED_USER})),
-        Metric("logloss", logloss, False),
-        Metric("rmse", rmse, False),
-        Metric("mae", mae, False),
-        Metric("f1", f1, True, frozenset({Need.POSITIVE})),
-        Metric("accuracy", accuracy, True, frozenset({Need.POSITIVE})),
+        Metric("auc", auc, True, frozenset({Need.BOTH_CLASSES}), _auc_resampled),
+        Metric("gauc", gauc, True, frozenset({Need.USERS, Need.MIXED_USER}), _gauc_resampled),
+        Metric("logloss", logloss, False, resampled=_logloss_resampled),
+        Metric("rmse", rmse, False, resampled=_rmse_resampled),
+        Metric("mae", mae, False, resampled=_mae_resampled),
+        Metric("f1", f1, True, frozenset({Need.POSITIVE}), _f1_resampled),
+        Metric("accuracy", accuracy, True, frozenset({Need.POSITIVE}), _accuracy_resampled),
     ]
     for k in CUTOFFS:
         table.extend(top_k_metrics(k))
@@ -470,6 +597,22 @@ def _evaluate(metrics: list[Metric], scores: Tensor, targets: Targets) -> dict[s
             values = metric.function(predictions)
             parts[metric.name].append(values.masked_fill(~predictions.finite, math.nan))
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _evaluate_copies(metric: Metric, predictions: Predictions, counts: Counts) -> Floats:
+    """Return (R,) values of a metric on rows that are copied as often as their unit was drawn; slow."""
+    targets = predictions.targets
+    values = np.full(counts.shape[1], np.nan)
+    for resample, drawn in enumerate(counts.T):
+        times = drawn[targets.unit].astype(np.int64)
+        rows = np.repeat(np.arange(targets.n_rows), times)
+        copy = np.arange(len(rows)) - np.repeat(times.cumsum() - times, times)
+        users = None if targets.users is None else targets.unit[rows] * len(rows) + copy  # each copy a user
+        if len(rows):
+            own = Targets(targets.labels[rows], users)
+            if not metric.missing(own):
+                values[resample] = metric(predictions.scores[:, rows], own)[0]
+    return values
 
 
 def _check_scores(scores: Tensor, targets: Targets) -> None:
