@@ -4,6 +4,7 @@ Equal expressions are one object, so that equality is identity, hashing is free,
 once however often a formula uses them. The text is plain::
 
     add(mul(label, log(pred)), 0.5)         operators by name; + - * / and unary - are accepted as input
+    add(square(t=0.2), mul(t, pred))        a number with a name: its value once, then the name alone
     t1 = add(pred, label); mul(t1, t1)      names for shared parts, printed where the text would be long
     clamped(add(pred, label))               semantics "clamped": every operator's value kept in [1e-5, 1e5]
 """
@@ -11,14 +12,15 @@ once however often a formula uses them. The text is plain::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
 
 from gploss.language import parsing, printing
 from gploss.language.operators import OPERATORS, Semantics
-from gploss.language.parsing import MAX_DEPTH, ExpressionError
+from gploss.language.parsing import MAX_DEPTH, ExpressionError, check_constant_name
 from gploss.language.terminals import TERMINALS
 
 
@@ -26,16 +28,19 @@ class Expression:
     """A loss formula: an operator with its operands, a terminal, or a number.
 
     Make one with `parse`, `leaf` or `apply`. Sizes count distinct operator nodes, for an expression is a graph in
-    which operands may be shared.
+    which operands may be shared. Names of constants are for people and for tuning: what is trained knows the
+    numbers alone.
 
     Attributes:
         head: the operator's or the terminal's name, or the number's text.
         operands: the operands' expressions, empty for a leaf.
         constant: the number's value, else None.
+        name: the number's name, if it has one, else None.
         semantics: "plain", or "clamped" where the authors' clamp follows every operator.
         depth: operators on the longest way down to a leaf.
         tree_size: operators after unfolding shared operands.
         terminals: names of the terminals that occur.
+        constants: value of each named constant that occurs.
 
     Example:
         >>> loss = Expression.parse("-(label * log(pred))")
@@ -51,8 +56,10 @@ class Expression:
         "_digest",
         "_nodes",
         "constant",
+        "constants",
         "depth",
         "head",
+        "name",
         "operands",
         "semantics",
         "terminals",
@@ -62,10 +69,12 @@ class Expression:
     head: str
     operands: tuple[Expression, ...]
     constant: float | None
+    name: str | None
     semantics: Semantics
     depth: int
     tree_size: int
     terminals: frozenset[str]
+    constants: Mapping[str, float]
     _digest: bytes | None
     _canonical: Expression | None
     _nodes: tuple[Expression, ...] | None
@@ -81,13 +90,18 @@ class Expression:
         raise AttributeError(f"expressions are immutable: cannot delete {name!r}")
 
     @staticmethod
-    def leaf(name_or_number: str | float, semantics: Semantics = "plain") -> Expression:
+    def leaf(name_or_number: str | float, semantics: Semantics = "plain", name: str | None = None) -> Expression:
         """Return a terminal by name, or a number.
 
+        Args:
+            name_or_number: the terminal's name, or the number.
+            semantics: of the expressions that it is for.
+            name: the number's own name, if it shall have one.
+
         Raises:
-            ExpressionError: no terminal has that name, or the number is not finite.
+            ExpressionError: no terminal has that name, the number is not finite, or its name means something else.
         """
-        if isinstance(name_or_number, str) and name_or_number in TERMINALS:
+        if name is None and isinstance(name_or_number, str) and name_or_number in TERMINALS:
             return _intern(name_or_number, (), None, semantics)
         try:
             number = float(name_or_number)
@@ -99,7 +113,10 @@ class Expression:
             raise ExpressionError(f"a constant must be finite, not {number}")
         number += 0.0  # -0.0 and 0.0 are one constant
         text = str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-        return _intern(text, (), number, semantics)
+        if name is None:
+            return _intern(text, (), number, semantics)
+        check_constant_name(name)
+        return _intern(f"{name}={text}", (), number, semantics, name)
 
     @staticmethod
     def apply(operator_name: str, *operands: Expression) -> Expression:
@@ -107,7 +124,8 @@ class Expression:
 
         Raises:
             LookupError: no operator has that name.
-            ExpressionError: wrong number of operands, mixed semantics, or more than `MAX_DEPTH` operators deep.
+            ExpressionError: wrong number of operands, mixed semantics, more than `MAX_DEPTH` operators deep, or a
+                named constant with two values.
         """
         operator = OPERATORS[operator_name]
         if len(operands) != operator.arity:
@@ -184,15 +202,49 @@ class Expression:
         rebuilt: dict[Expression, Expression] = {}
         for node in self.nodes():
             operands = tuple(rebuilt[operand] for operand in node.operands)
-            rebuilt[node] = _intern(node.head, operands, node.constant, semantics)
+            rebuilt[node] = _intern(node.head, operands, node.constant, semantics, node.name)
         return rebuilt[self]
+
+    def with_constants(self, **values: float) -> Expression:
+        """Return the same family with other values for some of its named constants.
+
+        Raises:
+            ExpressionError: no constant has that name, or a value is not finite.
+
+        Example:
+            >>> str(Expression.parse("mul(t=0.2, logit)").with_constants(t=0.5))
+            'mul(t=0.5, logit)'
+        """
+        for name in values:
+            if name not in self.constants:
+                known = ", ".join(self.constants) or "none"
+                raise ExpressionError(f"{self} has no constant {name!r}; its named constants: {known}")
+        rebuilt: dict[Expression, Expression] = {}
+        for node in self.nodes():
+            if node.operands:
+                rebuilt[node] = Expression.apply(node.head, *[rebuilt[operand] for operand in node.operands])
+            elif node.name in values:
+                rebuilt[node] = Expression.leaf(values[node.name], node.semantics, node.name)
+            else:
+                rebuilt[node] = node
+        return rebuilt[self]
+
+    @property
+    def family(self) -> str:
+        """The text with names in the place of the values of constants: one for all that differ in these alone.
+
+        Example:
+            >>> Expression.parse("mul(t=0.2, logit)").family
+            'mul(t, logit)'
+        """
+        return printing.family(self)
 
     def canonical(self) -> Expression:
         """Return the representative of all formulas that are equal by rules that keep value *and* derivative.
 
-        Commutative operands are put in order, and nodes are dropped that change nothing: identity(x), mul(1, x),
-        add(0, x) and neg(neg(x)). Under clamped semantics a node is only dropped where x is an operator, whose
-        value is in the clamp's range already, and a double negation never.
+        Named constants become numbers, commutative operands are put in order, and nodes are dropped that change
+        nothing: identity(x), mul(1, x), add(0, x) and neg(neg(x)). Under clamped semantics a node is only dropped
+        where x is an operator, whose value is in the clamp's range already, and a double negation never.
         """
         if OPERATORS.removals != _canonical_as_of:
             _forget_canonical()
@@ -224,6 +276,8 @@ class Expression:
         return printing.latex(self)
 
 
+_NO_CONSTANTS: Final[Mapping[str, float]] = MappingProxyType({})
+
 _INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
 
 #: `OPERATORS.removals` when the canonical forms that are kept were made.
@@ -239,7 +293,11 @@ def _forget_canonical() -> None:
 
 
 def _intern(
-    head: str, operands: tuple[Expression, ...], constant: float | None, semantics: Semantics
+    head: str,
+    operands: tuple[Expression, ...],
+    constant: float | None,
+    semantics: Semantics,
+    name: str | None = None,
 ) -> Expression:
     key = (head, operands, semantics)
     present = _INTERNED.get(key)
@@ -247,6 +305,7 @@ def _intern(
         return present
     depth = tree_size = 0
     terminals: frozenset[str] = frozenset()
+    constants: Mapping[str, float] = _NO_CONSTANTS
     if operands:
         depth, tree_size, terminals = operands[0].depth, operands[0].tree_size, operands[0].terminals
         for operand in operands[1:]:
@@ -255,8 +314,11 @@ def _intern(
             terminals = terminals | operand.terminals
         depth += 1
         tree_size += 1
+        constants = _joined([operand.constants for operand in operands if operand.constants])
     elif head in TERMINALS:
         terminals = frozenset((head,))
+    elif name is not None and constant is not None:
+        constants = MappingProxyType({name: constant})
     if depth > MAX_DEPTH:
         raise ExpressionError(f"an expression may be at most {MAX_DEPTH} operators deep")
     node = object.__new__(Expression)
@@ -264,14 +326,28 @@ def _intern(
     fill(node, "head", head)
     fill(node, "operands", operands)
     fill(node, "constant", constant)
+    fill(node, "name", name)
     fill(node, "semantics", semantics)
     fill(node, "depth", depth)
     fill(node, "tree_size", tree_size)
     fill(node, "terminals", terminals)
+    fill(node, "constants", constants)
     fill(node, "_digest", None)
     fill(node, "_canonical", None)
     fill(node, "_nodes", None)
     return _INTERNED.setdefault(key, node)
+
+
+def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    if not parts:
+        return _NO_CONSTANTS
+    joined = parts[0]
+    for part in parts[1:]:
+        for name, value in part.items():
+            if joined.get(name, value) != value:
+                raise ExpressionError(f"{name} is {joined[name]:g} and {value:g}; a name stands for one value")
+        joined = joined if part.items() <= joined.items() else MappingProxyType({**joined, **part})
+    return joined
 
 
 #: Numbers that change nothing, by operator.
@@ -280,7 +356,9 @@ _NEUTRAL: Final = {"mul": 1.0, "add": 0.0}
 
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     if not operands:
-        return node
+        if node.name is None or node.constant is None:
+            return node
+        return Expression.leaf(node.constant, node.semantics)
     inner = operands[0]
     if node.head == "identity" and (node.semantics == "plain" or inner.operands):
         return inner

@@ -32,7 +32,7 @@ CLAMP_HIGH: Final = 1e5
 
 #: Names that the text of an expression uses for something else; t1, t2, ... name shared parts.
 RESERVED: Final = frozenset({"clamped", "sub", "div", *TERMINALS})
-_SHARED_PART: Final = re.compile(r"t[0-9]+")
+SHARED_PART: Final = re.compile(r"t[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def register_operator(operator: Operator) -> Operator:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", operator.name) or keyword.iskeyword(operator.name):
         raise OperatorError(f"{operator.name!r} is no operator name: use lower-case letters, digits and _")
-    if operator.name in RESERVED or _SHARED_PART.fullmatch(operator.name):
+    if operator.name in RESERVED or SHARED_PART.fullmatch(operator.name):
         raise OperatorError(f"{operator.name!r} has a meaning of its own in the text of expressions")
     _check_latex(operator)
     _check(operator)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.operators import OPERATORS, RESERVED, SHARED_PART, Semantics
 from gploss.language.terminals import TERMINALS
 
 N = TypeVar("N")
-Leaf = Callable[[str | float, Semantics], N]
+Leaf = Callable[[str | float, Semantics, str | None], N]
 Check = Callable[[N], None]
 
 #: Limits of any expression, whatever the grammar: deeper ones could not be read back from text.
 MAX_DEPTH: Final = 100
 MAX_TEXT: Final = 100_000
+
+#: A number with a name, such as ``t=0.2``. Where a statement begins with one and goes on, it is something else: a
+#: shared part, ``a = 2 * pred; ...``.
+_NAMED: Final = re.compile(
+    r"(?P<begin>(?:^|;)\s*)?(?<![\w.])(?P<name>[^\W\d]\w*)"
+    r"(?P<value>\s*=\s*(?P<number>-?\s*(?>\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))(?![\w.])(?:(?=\s*(?P<end>;|$))|)"
+)
 
 _SUGAR: Final = {ast.Add: "add", ast.Mult: "mul", ast.Sub: "sub", ast.Div: "div"}
 
@@ -43,12 +51,24 @@ class ParseError(ExpressionError):
         )
 
 
+def check_constant_name(name: str) -> None:
+    """Do nothing for a name that a constant can have.
+
+    Raises:
+        ExpressionError: it cannot be written in an expression, or means something else there.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise ExpressionError(f"{name!r} is no name of a constant: use lower-case letters, digits and _")
+    if name in RESERVED or name in OPERATORS or name in TERMINALS or SHARED_PART.fullmatch(name):
+        raise ExpressionError(f"{name!r} is no name of a constant: it has a meaning of its own in expressions")
+
+
 def parse(text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N] | None = None) -> N:
     """Read an expression from text.
 
     Args:
         text: see `gploss.language.expression`.
-        leaf: makes a terminal or a number, under the semantics given.
+        leaf: makes a terminal or a number, under the semantics given; last comes the number's name, or None.
         apply: applies an operator, by name, to operands.
         check: called with every part as it is built.
 
@@ -70,6 +90,7 @@ class _Parser(Generic[N]):
         self.apply = apply
         self.check = check
         self.names: dict[str, N] = {}
+        self.constants: dict[str, float] = {}
         self.semantics: Semantics = "plain"
         self.start = 0
         self.source = ""
@@ -94,19 +115,39 @@ class _Parser(Generic[N]):
             self.source = inner.strip()
             if not self.source:
                 raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
+        self.source = _NAMED.sub(self._constant, self.source)
         try:
             return self._build(self._statements())
         except RecursionError:  # a sum of hundreds of terms is as deep as it is long
             expected = f"at most {MAX_DEPTH} operators on a way down"
             raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None
 
+    def _constant(self, match: re.Match[str]) -> str:
+        """Note a named constant, and leave its name alone in its place, with blanks for the rest."""
+        if match["begin"] is not None and match["end"] is None:
+            return match[0]
+        name, value = match["name"], float(match["number"].replace(" ", ""))
+        position = self.start + match.start("name")
+        try:
+            check_constant_name(name)
+        except ExpressionError as error:
+            raise ParseError(self.text, position, str(error), "another name, such as t=0.5") from None
+        if self.constants.setdefault(name, value) != value:
+            found = f"{name!r} is {self.constants[name]:g} and {value:g}"
+            raise ParseError(self.text, position, found, "one value for each name")
+        return (match["begin"] or "") + name + " " * len(match["value"])
+
     def _build(self, body: Sequence[ast.stmt]) -> N:
         if not body:
             raise ParseError(self.text, self.start, "this is only a comment", "an expression")
         for statement in body[:-1]:
             match statement:
+                case ast.Expr(value=ast.Name(id=name)) if name in self.constants:
+                    continue  # t=0.5; ...
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
+                    raise self._error(statement, f"the value of {name!r} cannot be read", "a number such as 0.5")
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    if name in OPERATORS or name in TERMINALS or name in self.names:
+                    if name in OPERATORS or name in TERMINALS or name in self.names or name in self.constants:
                         raise self._error(statement, f"{name!r} is taken", "a new name, such as t1")
                     self.names[name] = self._node(value)
                 case _:
@@ -139,19 +180,23 @@ class _Parser(Generic[N]):
                 return self._apply(node, _SUGAR[type(op)], [left, right])
             case ast.Name(id=name) if name in self.names:
                 return self.names[name]
+            case ast.Name(id=name) if name in self.constants:
+                return self._leaf(node, self.constants[name], name)
             case ast.Name(id=name) if name in OPERATORS:
                 raise self._error(node, f"{name!r} is an operator", f"its operands in brackets: {name}(...)")
             case ast.Name(id=name) if name in TERMINALS:
                 return self._leaf(node, name)
             case ast.Name(id=name):
-                raise self._error(node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number")
+                raise self._error(
+                    node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number (t=0.5 names one)"
+                )
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self._apply(node, name, arguments)
         raise self._error(node, f"{ast.unparse(node)!r} is not allowed here", "operators, terminals and numbers")
 
-    def _leaf(self, node: ast.expr, name_or_number: str | float) -> N:
+    def _leaf(self, node: ast.expr, name_or_number: str | float, name: str | None = None) -> N:
         try:
-            leaf = self.leaf(name_or_number, self.semantics)
+            leaf = self.leaf(name_or_number, self.semantics, name)
         except (ExpressionError, OverflowError):
             raise self._error(node, "the number is not finite", "a finite number") from None
         return self._checked(node, leaf)

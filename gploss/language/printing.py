@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from gploss.language.operators import OPERATORS, Semantics
@@ -24,6 +25,14 @@ class Node(Protocol):
         """The operands, none for a leaf."""
 
     @property
+    def name(self) -> str | None:
+        """The number's name, if it has one."""
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """Value of each named constant that occurs."""
+
+    @property
     def semantics(self) -> Semantics:
         """Whether every value is clamped."""
 
@@ -36,7 +45,19 @@ class Node(Protocol):
 
 
 def text(root: Node) -> str:
-    """Return the exact text, with names for shared parts where it would be long."""
+    """Return the exact text, with names for shared parts where it would be long, and values of named constants."""
+    values = {node.name: node.head for node in root.nodes() if node.name is not None}
+    waiting = dict(values)
+
+    def first_use(word: re.Match[str]) -> str:
+        return waiting.pop(word[0], word[0])
+
+    body = family(root)
+    return re.sub(rf"\b({'|'.join(values)})\b", first_use, body) if values else body
+
+
+def family(root: Node) -> str:
+    """Return the text with names in the place of the values of named constants."""
     body = _with_names(root) if root.tree_size > _LONG_TREE else _as_tree(root)
     return f"clamped({body})" if root.semantics == "clamped" else body
 
@@ -51,7 +72,9 @@ def _as_tree(node: Node) -> str:
     texts: dict[Node, str] = {}
     for part in node.nodes():
         texts[part] = (
-            f"{part.head}({', '.join(texts[operand] for operand in part.operands)})" if part.operands else part.head
+            f"{part.head}({', '.join(texts[operand] for operand in part.operands)})"
+            if part.operands
+            else part.name or part.head
         )
     return texts[node]
 
@@ -65,7 +88,7 @@ def _with_names(root: Node) -> str:
     lines: list[str] = []
     for node in root.nodes():
         if not node.operands:
-            texts[node] = node.head
+            texts[node] = node.name or node.head
             continue
         text = f"{node.head}({', '.join(texts[operand] for operand in node.operands)})"
         if uses.get(node, 0) > 1:
