@@ -31,7 +31,6 @@ from gploss.report import plots
 from gploss.report import tables as report
 from gploss.report.summary import readable_summary, summary
 from gploss.search.cache import Cache
-from gploss.search.evaluation import Evaluation, Status
 from gploss.search.result import SearchResult
 from gploss.search.searcher import SEARCHERS
 from recmodels.data.interactions import Split
@@ -223,24 +222,11 @@ def candidates(results: Sequence[SearchResult], settings: Settings) -> list[Cand
     """Hand-made losses, and each searcher's best few over all replicates."""
     chosen = [Candidate(name, HAND_MADE, LOSSES[name]) for name in REFERENCES]
     for searcher in settings.searchers:
-        best = best_evaluations([result for result in results if result.searcher == searcher])
+        best = SearchResult.join(result for result in results if result.searcher == searcher).top(TOP)
         chosen += [
-            Candidate(f"{searcher} {place}", searcher, evaluation.expression)
-            for place, evaluation in enumerate(best[:TOP], start=1)
+            Candidate(f"{searcher} {place}", searcher, loss.expression) for place, loss in enumerate(best, start=1)
         ]
     return chosen
-
-
-def best_evaluations(results: Sequence[SearchResult]) -> list[Evaluation]:
-    """Distinct trained losses, by falling best reward over the runs that met them; of equals the simpler first."""
-    best: dict[str, Evaluation] = {}
-    for result in results:
-        for evaluation in result.records:
-            if evaluation.status is Status.TRAINED and evaluation.fingerprint is not None:
-                known = best.get(evaluation.fingerprint)
-                if known is None or (evaluation.reward or 0.0) > (known.reward or 0.0):
-                    best[evaluation.fingerprint] = evaluation
-    return sorted(best.values(), key=lambda one: (-(one.reward or 0.0), one.expression.complexity))
 
 
 def write_plots(
@@ -257,8 +243,8 @@ def write_plots(
     plots.save(plots.pareto(evaluations, metric), out / "pareto.png")
     shown = [NamedLoss("bce", LOSSES["bce"])]
     for searcher in settings.searchers:
-        best = best_evaluations([result for result in results if result.searcher == searcher])
-        shown += [NamedLoss(searcher, evaluation.expression) for evaluation in best[:1]]
+        best = SearchResult.join(result for result in results if result.searcher == searcher).best
+        shown += [] if best is None else [NamedLoss(searcher, best.expression)]
     plots.save(plots.loss_curves(loss_curves(shown, settings.protocol.scale_free)), out / "losses.png")
 
 

@@ -21,7 +21,7 @@ import click
 import pandas as pd
 from rich.console import Console
 
-from experiments.compare_searchers import best_evaluations, confirmation_sentence, confirmation_table
+from experiments.compare_searchers import confirmation_sentence, confirmation_table
 from experiments.parts import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
@@ -119,7 +119,7 @@ def run(settings: Settings, *, resume: bool) -> None:
     split = load_dataset(settings.dataset)
     arguments = [(settings, split, replicate, resume) for replicate in range(settings.seeds)]
     results = side_by_side(search, arguments, settings.jobs)
-    found = [evaluation.expression for evaluation in best_evaluations(results)]
+    found = [loss.expression for loss in SearchResult.join(results).top(settings.finalists + len(LOSSES))]
     known = {loss.canonical() for _, loss in LOSSES.items()}
     found = [loss for loss in found if loss.canonical() not in known][: settings.finalists]
     candidates = [Candidate(name, HAND_MADE, loss) for name, loss in LOSSES.items()]

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from experiments.compare_searchers import best_evaluations
 from experiments.parts import (
     RANKING_REPLICATE,
     NamedLoss,
@@ -152,7 +151,7 @@ def search(settings: Settings, splits: dict[str, Split], cache: Cache, console: 
         result = searcher.run(settings.budget, checkpoint=settings.out / "runs" / f"{place.slug}.sqlite")
         if result.stopped == "interrupted":
             raise RuntimeError(f"interrupted in {place}; add --resume to go on from there")
-        best = [evaluation.expression for evaluation in best_evaluations([result])[:_CHOICE]]
+        best = [loss.expression for loss in result.top(_CHOICE)]
         if not best:
             raise RuntimeError(f"no loss could be trained: {place}; raise --budget")
         losses[place] = choose(settings, place, splits, cache, best)

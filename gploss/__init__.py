@@ -26,7 +26,7 @@ from gploss.search.checkpoint import Checkpoint, CheckpointError
 from gploss.search.evaluation import Evaluation, EvaluationKey, Status
 from gploss.search.evaluator import Evaluator
 from gploss.search.record import Progress
-from gploss.search.result import Candidate, ResultError, SearchResult
+from gploss.search.result import FoundLoss, ResultError, SearchResult
 from gploss.search.reward import BaselineFilter, Reward
 from gploss.search.run import StopSearch
 from gploss.search.searcher import SEARCHERS, AskTellSearcher, Searcher
@@ -43,7 +43,6 @@ __all__ = [
     "Cache",
     "CacheEntry",
     "CacheError",
-    "Candidate",
     "Checkpoint",
     "CheckpointError",
     "Evaluation",
@@ -53,6 +52,7 @@ __all__ = [
     "ExpressionError",
     "ExpressionLoss",
     "FormulaError",
+    "FoundLoss",
     "GeneticSearcher",
     "Grammar",
     "GrammarError",

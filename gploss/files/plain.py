@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -45,3 +45,33 @@ def require_json(value: object, where: str) -> None:
             f"{where} is {value!r}, a {type(value).__name__}, which is not JSON: "
             "convert it to text, a number, a list or a dict first"
         )
+
+
+def differences(where: str, first: JSON, second: JSON, of_first: str, of_second: str) -> Iterator[str]:
+    """A line for each place where two plain values differ.
+
+    Args:
+        where: what the values are, such as "settings"; lines begin with it.
+        first: one value.
+        second: the other.
+        of_first: words for where the first one is, such as "in the file".
+        of_second: the same for the second one, such as "now".
+
+    Example:
+        >>> list(differences("settings", {"seed": 0, "rate": 0.1}, {"seed": 1}, "in the file", "now"))
+        ['settings.rate: 0.1 in the file, absent now', 'settings.seed: 0 in the file, 1 now']
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in sorted(first.keys() | second.keys()):
+            inner = f"{where}.{name}"
+            if name not in second:
+                yield f"{inner}: {first[name]!r} {of_first}, absent {of_second}"
+            elif name not in first:
+                yield f"{inner}: absent {of_first}, {second[name]!r} {of_second}"
+            else:
+                yield from differences(inner, first[name], second[name], of_first, of_second)
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            yield from differences(f"{where}[{index}]", one, other, of_first, of_second)
+    elif json.dumps(first) != json.dumps(second):
+        yield f"{where}: {first!r} {of_first}, {second!r} {of_second}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from gploss.files.plain import JSON, canonical_json
+from gploss.files.plain import JSON, canonical_json, differences
 from gploss.files.sqlite_file import FileFormat, SqliteFile, SqliteFileError
 from gploss.search.evaluation import Evaluation
 
@@ -100,9 +100,9 @@ class Checkpoint:
             (saved,) = connection.execute("SELECT settings FROM settings").fetchone()
         if saved == text:
             return
-        differences = "\n".join(_differences(self._parsed(saved), json.loads(text), "settings"))
+        lines = differences("settings", self._parsed(saved), json.loads(text), "in the file", "now")
         raise self._file.error(
-            f"holds a run with other settings: use the same, or choose another path.\n{differences}"
+            "\n".join(["holds a run with other settings: use the same, or choose another path.", *lines])
         )
 
     def save(
@@ -185,21 +185,6 @@ class Checkpoint:
             f"is damaged, or of another version of gploss (its content makes no sense: {error}): "
             "move it away with its -wal and -shm files, or restore a copy"
         )
-
-
-def _differences(saved: JSON, given: JSON, where: str) -> Iterator[str]:
-    """A line for each place where two JSON values differ."""
-    if isinstance(saved, dict) and isinstance(given, dict):
-        for name in sorted(saved.keys() | given.keys()):
-            inner = f"{where}.{name}"
-            if name not in given:
-                yield f"{inner}: {saved[name]!r} in the file, absent now"
-            elif name not in saved:
-                yield f"{inner}: absent in the file, {given[name]!r} now"
-            else:
-                yield from _differences(saved[name], given[name], inner)
-    elif json.dumps(saved) != json.dumps(given):
-        yield f"{where}: {saved!r} in the file, {given!r} now"
 
 
 def _pack(state: Mapping[str, Any]) -> tuple[str, bytes]:

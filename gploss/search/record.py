@@ -112,6 +112,22 @@ def better(first: Evaluation | None, second: Evaluation, higher_is_better: bool)
     return second if _order(second, higher_is_better) < _order(first, higher_is_better) else first
 
 
+def best_distinct(evaluations: Sequence[Evaluation], higher_is_better: bool) -> list[Evaluation]:
+    """Return the best trained evaluation of each loss, the best loss first.
+
+    The fingerprint says which are the same loss. Of equal rewards the less complex comes first, then the earlier.
+
+    Args:
+        evaluations: in the order of their proposal.
+        higher_is_better: direction of the reward.
+    """
+    trained = [evaluation for evaluation in evaluations if evaluation.status is Status.TRAINED]
+    best: dict[str, Evaluation] = {}
+    for evaluation in sorted(trained, key=lambda evaluation: _order(evaluation, higher_is_better)):
+        best.setdefault(evaluation.fingerprint or str(evaluation.expression), evaluation)
+    return list(best.values())
+
+
 def pareto_front(evaluations: Sequence[Evaluation], higher_is_better: bool) -> list[Evaluation]:
     """Return the trained evaluations that no other one beats in reward and in complexity.
 

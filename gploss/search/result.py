@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from html import escape
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gploss.files.plain import JSON, canonical_json
+from gploss.arguments import whole_number
+from gploss.files.plain import JSON, canonical_json, differences
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import ExpressionLoss
 from gploss.search.evaluation import Evaluation
-from gploss.search.record import RunRecord, pareto_front
+from gploss.search.record import best_distinct, pareto_front
 
 _FORMAT = "gploss search result"
 _VERSION = 1
 _STOPPED = ("budget", "exhausted", "interrupted")
+
+_SHOWN = 5
+"""Losses that a result's representation lists."""
+
+_LONGEST = 120
+"""Characters of a loss in it."""
 
 
 class ResultError(ValueError):
     """A file does not hold a search result, or not an undamaged one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A trained loss that a search proposes to its user.
+@dataclass(frozen=True, slots=True, repr=False)
+class FoundLoss:
+    """A trained loss that a search hands to its user.
 
     Attributes:
         evaluation: all that is known about it.
@@ -68,14 +78,17 @@ class Candidate:
             f"complexity {self.expression.complexity})"
         )
 
+    def __repr__(self) -> str:
+        return f"<FoundLoss {self}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SearchResult:
-    """What a run found, and the record of how.
+    """What a run found, and the record of how; or what several runs found, joined.
 
     Attributes:
-        searcher: the searcher's name.
-        seed: its seed.
+        searcher: the searcher's name; of joined runs with several searchers all names, "genetic + random".
+        seed: its seed; None for joined runs with several seeds.
         stopped: why it ended: "budget" (spent), "exhausted" (too few new candidates among its proposals) or
             "interrupted" (Ctrl-C, or a callback that asked for it).
         metric: name of the validation metric that rewards are taken from.
@@ -84,7 +97,8 @@ class SearchResult:
             "duplicates" and "rejected", the last also by reason as "rejected: <reason>"; "cached", those of the
             trained and diverged whose metrics came from the cache; "below_baseline", those that the
             searcher's reward filter turned down.
-        settings: what the run was made with: searcher, seed, grammar, evaluator, budget and versions.
+        settings: what the run was made with: searcher, seed, grammar, evaluator, budget and versions; of joined
+            runs a list of theirs, as "joined".
         records: every evaluation in the order of proposal.
         elapsed: for each, the seconds into the run at which it was known.
 
@@ -93,7 +107,7 @@ class SearchResult:
     """
 
     searcher: str
-    seed: int
+    seed: int | None
     stopped: str
     metric: str
     higher_is_better: bool
@@ -108,17 +122,75 @@ class SearchResult:
         if len(self.records) != len(self.elapsed):
             raise ValueError(f"{len(self.records)} evaluations but {len(self.elapsed)} elapsed times")
 
-    @cached_property
-    def best(self) -> Candidate | None:
-        """The trained loss with the best reward (of equals the least complex one); None if none was trained."""
-        record = RunRecord(self.higher_is_better)
-        record.add(self.records, 0.0)
-        return None if record.best is None else Candidate(record.best, self.metric)
+    @classmethod
+    def join(cls, results: Iterable[SearchResult]) -> SearchResult:
+        """Put the results of several runs on one problem together, as if one run had followed the other.
+
+        Rewards have to compare: metric and evaluator must be the same, seeds (of search and of training) aside.
+
+        Args:
+            results: of any searchers, at least one; joined ones are fine.
+
+        Returns:
+            One result with all records. It ended as the least complete of the runs did.
+
+        Raises:
+            ValueError: there is none, or rewards do not compare; the message lists the differences.
+        """
+        joined = list(results)
+        if not joined:
+            raise ValueError("nothing to join: give at least one result")
+        runs = [run for result in joined for run in result._runs()]
+        first = joined[0]._problem()
+        for place, result in enumerate(joined[1:], start=2):
+            lines = list(differences("problem", first, result._problem(), "in result 1", f"in result {place}"))
+            if lines:
+                raise ValueError("\n".join(["results of different problems cannot be joined:", *lines]))
+        starts = [0.0, *accumulate(max(result.elapsed, default=0.0) for result in joined)]
+        counts: Counter[str] = Counter()
+        for result in joined:
+            counts.update(result.counts)
+        seeds = {result.seed for result in joined}
+        return cls(
+            searcher=" + ".join(dict.fromkeys(str(run.get("searcher")) for run in runs)),
+            seed=seeds.pop() if len(seeds) == 1 else None,
+            stopped=max((result.stopped for result in joined), key=_STOPPED.index),
+            metric=joined[0].metric,
+            higher_is_better=joined[0].higher_is_better,
+            counts=dict(counts),
+            settings={"joined": runs},
+            records=tuple(chain.from_iterable(result.records for result in joined)),
+            elapsed=tuple(
+                start + seconds for start, result in zip(starts, joined, strict=False) for seconds in result.elapsed
+            ),
+        )
+
+    def top(self, k: int) -> list[FoundLoss]:
+        """The best distinct losses: of those with the same fingerprint only the best evaluation counts.
+
+        Args:
+            k: how many, at most.
+
+        Returns:
+            Trained losses, the best reward first; of equals the least complex, then the earliest.
+
+        Raises:
+            TypeError: if k is not a whole number.
+            ValueError: if k is less than 1.
+        """
+        best = best_distinct(self.records, self.higher_is_better)
+        return [FoundLoss(evaluation, self.metric) for evaluation in best[: whole_number("k", k, least=1)]]
 
     @cached_property
-    def pareto(self) -> list[Evaluation]:
+    def best(self) -> FoundLoss | None:
+        """The trained loss with the best reward (of equals the least complex one); None if none was trained."""
+        return next(iter(self.top(1)), None)
+
+    @cached_property
+    def pareto(self) -> list[FoundLoss]:
         """The trained losses that none beats in both reward and complexity, by rising complexity."""
-        return pareto_front(self.records, self.higher_is_better)
+        front = pareto_front(self.records, self.higher_is_better)
+        return [FoundLoss(evaluation, self.metric) for evaluation in front]
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -186,8 +258,57 @@ class SearchResult:
 
     def __str__(self) -> str:
         best = "no candidate was trained" if self.best is None else f"best: {self.best}"
+        return f"{self._title()}; {best}"
+
+    def __repr__(self) -> str:
+        lines = [f"<SearchResult: {self._title()}"]
+        lines += [f"{place}. {shortened(str(loss))}" for place, loss in enumerate(self.top(_SHOWN), start=1)]
+        return "\n   ".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        """A small table of the best losses, for notebooks."""
+        rows = [
+            {
+                f"validation {self.metric}": f"{loss.reward:.4f}",
+                "complexity": loss.expression.complexity,
+                "loss": shortened(str(loss.expression)),
+            }
+            for loss in self.top(_SHOWN)
+        ]
+        table = pd.DataFrame(rows).to_html(index=False) if rows else "<p>no candidate was trained</p>"
+        return f"<p>{escape(self._title())}</p>\n{table}"
+
+    def _title(self) -> str:
+        seed = "several seeds" if self.seed is None else f"seed {self.seed}"
         numbers = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        return f"{self.searcher} (seed {self.seed}) ended as {self.stopped}; {best}; {numbers}"
+        return f"{self.searcher} ({seed}) ended as {self.stopped}" + (f"; {numbers}" if numbers else "")
+
+    def _runs(self) -> list[dict[str, JSON]]:
+        """The settings of each run that is in here."""
+        joined = self.settings.get("joined", [self.settings])
+        assert isinstance(joined, list)
+        return joined
+
+    def _problem(self) -> dict[str, JSON]:
+        """What rewards depend on, but for the luck of training."""
+        evaluator = self._runs()[0].get("evaluator")
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "evaluator": _without_seeds(evaluator),
+        }
+
+
+def shortened(text: str) -> str:
+    """A text of at most 120 characters; of a longer one its beginning."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _without_seeds(value: JSON) -> JSON:
+    """Settings without what training draws its luck from."""
+    if isinstance(value, dict):
+        return {name: _without_seeds(item) for name, item in value.items() if name != "seed"}
+    return [_without_seeds(item) for item in value] if isinstance(value, list) else value
 
 
 def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
