@@ -12,17 +12,21 @@ Example, in compiled code:
     ...         store(table, row, start, load(table, row, start) + load(other, row, start))
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# mypy: disable-error-code="untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
 import operator
-from typing import Any, Final
+import platform
+from typing import Any, Final, TypeAlias
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
+
+#: numba's own types say that callers hand over the typing context, which they do not.
+intrinsic: Final[Any] = extending.intrinsic
 
 #: Numbers in a vector.
 LANES: Final = 16
@@ -40,15 +44,17 @@ class _VectorType(types.Type):
 
 
 VECTOR: Final = _VectorType()
+#: The same in annotations of compiled code; Python itself never holds one.
+Vector: TypeAlias = Any
 
 
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, numba_type) -> None:
+    def __init__(self, manager: Any, numba_type: Any) -> None:
         super().__init__(manager, numba_type, VECTOR_IR)
 
 
-def _pointer(context, builder, array_type, array, row, column) -> Any:
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any, column: Any) -> Any:
     """Address of an element of a C-contiguous (rows, columns) array, with no test of the bounds."""
     struct = context.make_array(array_type)(context, builder, array)
     width = builder.extract_value(struct.shape, 1)
@@ -56,23 +62,23 @@ def _pointer(context, builder, array_type, array, row, column) -> Any:
     return builder.bitcast(builder.gep(struct.data, [offset]), VECTOR_IR.as_pointer())
 
 
-def call_ir(builder, name: str, arguments) -> Any:
+def call_ir(builder: Any, name: str, arguments: Any) -> Any:
     """Call one of LLVM's functions of vectors."""
     kind = ir.FunctionType(VECTOR_IR, [VECTOR_IR] * len(arguments))
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def spread_ir(builder, number) -> Any:
+def spread_ir(builder: Any, number: Any) -> Any:
     """Write code for a vector of 16 times the same number."""
     first = builder.insert_element(ir.Constant(VECTOR_IR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 @intrinsic
-def load(typing_context, array, row, column):
+def load(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     """Return 16 neighbours of a 2-d array, from `array[row, column]` on."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], *arguments)
         return builder.load(pointer, align=4)
 
@@ -80,10 +86,10 @@ def load(typing_context, array, row, column):
 
 
 @intrinsic
-def store(typing_context, array, row, column, vector):
+def store(typing_context: Any, array: Any, row: Any, column: Any, vector: Any) -> Any:
     """Write 16 neighbours of a 2-d array, from `array[row, column]` on."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], *arguments[:3])
         builder.store(arguments[3], pointer, align=4)
         return context.get_dummy_value()
@@ -91,27 +97,27 @@ def store(typing_context, array, row, column, vector):
     return types.void(array, types.intp, types.intp, VECTOR), generate
 
 
-def _pointer_flat(context, builder, array_type, array, place) -> Any:
+def _pointer_flat(context: Any, builder: Any, array_type: Any, array: Any, place: Any) -> Any:
     """Address of an element of a contiguous array of one dimension, with no test of the bounds."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [place]), VECTOR_IR.as_pointer())
 
 
 @intrinsic
-def load_flat(typing_context, array, place):
+def load_flat(typing_context: Any, array: Any, place: Any) -> Any:
     """Return 16 neighbours of a 1-d array, from `array[place]` on."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_pointer_flat(context, builder, signature.args[0], *arguments), align=4)
 
     return VECTOR(array, types.intp), generate
 
 
 @intrinsic
-def store_flat(typing_context, array, place, vector):
+def store_flat(typing_context: Any, array: Any, place: Any, vector: Any) -> Any:
     """Write 16 neighbours of a 1-d array, from `array[place]` on."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer_flat(context, builder, signature.args[0], *arguments[:2])
         builder.store(arguments[2], pointer, align=4)
         return context.get_dummy_value()
@@ -120,30 +126,30 @@ def store_flat(typing_context, array, place, vector):
 
 
 @intrinsic
-def spread(typing_context, number):
+def spread(typing_context: Any, number: Any) -> Any:
     """Return a vector of 16 times the same number."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return spread_ir(builder, arguments[0])
 
     return VECTOR(types.float32), generate
 
 
 @intrinsic
-def multiply_add(typing_context, a, b, c):
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, rounded once where the machine can."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return call_ir(builder, "llvm.fmuladd.v16f32", arguments)
 
     return VECTOR(VECTOR, VECTOR, VECTOR), generate
 
 
 @intrinsic
-def zero_if(typing_context, condition, vector):
+def zero_if(typing_context: Any, condition: Any, vector: Any) -> Any:
     """Return zeros where the condition, a whole number for all 16, is not 0; otherwise the vector."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, vector = arguments
         return builder.select(
             builder.icmp_signed("!=", number, number.type(0)), ir.Constant(VECTOR_IR, None), vector
@@ -153,10 +159,10 @@ def zero_if(typing_context, condition, vector):
 
 
 @intrinsic
-def bounded(typing_context, vector, bound):
+def bounded(typing_context: Any, vector: Any, bound: Any) -> Any:
     """Return each number, or the bound it exceeds: -bound or bound. NaN stays."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, high = arguments
         low = builder.fneg(high)
         value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
@@ -166,20 +172,20 @@ def bounded(typing_context, vector, bound):
 
 
 @intrinsic
-def square_root(typing_context, vector):
+def square_root(typing_context: Any, vector: Any) -> Any:
     """Return the square root of each number."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return call_ir(builder, "llvm.sqrt.v16f32", arguments)
 
     return VECTOR(VECTOR), generate
 
 
 @intrinsic
-def total(typing_context, vector):
+def total(typing_context: Any, vector: Any) -> Any:
     """Return the sum of all numbers: halves are added to each other until one number is left."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = arguments[0]
         lanes = LANES
         while lanes > 1:
@@ -195,8 +201,8 @@ def total(typing_context, vector):
 
 def _arithmetic(method: str) -> Any:
     @intrinsic
-    def compute(typing_context, a, b):
-        def generate(context, builder, signature, arguments):
+    def compute(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return getattr(builder, method)(*arguments)
 
         return VECTOR(VECTOR, VECTOR), generate
@@ -204,36 +210,62 @@ def _arithmetic(method: str) -> Any:
     return compute
 
 
-_add, _subtract, _multiply, _divide = (_arithmetic(method) for method in ("fadd", "fsub", "fmul", "fdiv"))
+def _overload(operation: Any, method: str) -> None:
+    """Let an operator of Python's compute with vectors."""
+    compute = _arithmetic(method)
+
+    @overload(operation, inline="always")
+    def choose(a: Any, b: Any) -> Any:
+        def of_vectors(a: Any, b: Any) -> Any:
+            return compute(a, b)
+
+        return of_vectors if isinstance(a, _VectorType) and isinstance(b, _VectorType) else None
 
 
-def _are_vectors(*operands: types.Type) -> bool:
-    return all(isinstance(operand, _VectorType) for operand in operands)
+_overload(operator.add, "fadd")
+_overload(operator.sub, "fsub")
+_overload(operator.mul, "fmul")
+_overload(operator.truediv, "fdiv")
 
 
-@overload(operator.add, inline="always")
-def _overload_add(a, b):
-    if _are_vectors(a, b):
-        return lambda a, b: _add(a, b)
-    return None
+_FLUSH_DENORMALS: Final = 0x8040  # bits of the SSE control register: for results, and for operands
 
 
-@overload(operator.sub, inline="always")
-def _overload_subtract(a, b):
-    if _are_vectors(a, b):
-        return lambda a, b: _subtract(a, b)
-    return None
+def _control_register(builder: Any, name: str, slot: Any) -> None:
+    """Call one of the two instructions that move the SSE control register from and to memory."""
+    address = builder.bitcast(slot, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}"), [address])
 
 
-@overload(operator.mul, inline="always")
-def _overload_multiply(a, b):
-    if _are_vectors(a, b):
-        return lambda a, b: _multiply(a, b)
-    return None
+@intrinsic
+def flush_denormals(typing_context: Any) -> Any:
+    """Let numbers below 1e-38, which make arithmetic many times slower, be 0; return what `restore_mode` needs.
+
+    On processors without an SSE control register this does nothing.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(32), 0))
+        if platform.machine() in ("x86_64", "AMD64"):
+            _control_register(builder, "stmxcsr", slot)
+            before = builder.load(slot)
+            builder.store(builder.or_(before, ir.Constant(ir.IntType(32), _FLUSH_DENORMALS)), slot)
+            _control_register(builder, "ldmxcsr", slot)
+            builder.store(before, slot)
+        return builder.load(slot)
+
+    return types.uint32(), generate
 
 
-@overload(operator.truediv, inline="always")
-def _overload_divide(a, b):
-    if _are_vectors(a, b):
-        return lambda a, b: _divide(a, b)
-    return None
+@intrinsic
+def restore_mode(typing_context: Any, before: Any) -> Any:
+    """Undo `flush_denormals`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, arguments[0])
+        if platform.machine() in ("x86_64", "AMD64"):
+            _control_register(builder, "ldmxcsr", slot)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), generate

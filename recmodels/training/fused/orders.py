@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from recmodels.data.interactions import Interactions
+from recmodels.training.fused.arguments import Floats, Ints, LongInts, Order, Words
 from recmodels.training.population import epoch_order, slices
 
 #: Bytes of orders that are kept for a seed; further epochs are worked out each time.
@@ -18,31 +17,6 @@ KEPT_BYTES: Final = 32 * 2**20
 
 #: Rows of users and items together that fit in a word beside its two flags.
 MOST_ROWS: Final = 2**30
-
-
-@dataclass(frozen=True)
-class Order:
-    """An epoch's N samples in the order of training.
-
-    Users and items are rows of one table: item i is row n_users + i. Within a batch the samples whose user and item
-    occur only once in it come first. The others follow user by user; a user's samples keep their order.
-
-    Attributes:
-        users: (N,) uint32 words: row * 4 + label * 2 + whether it is the row's first sample in the batch.
-        items: (N,) uint32 words: likewise, without the label.
-        bounds: (batches + 1,) int64: where batches begin and end.
-        alone: (batches,) int64: where the samples end that share neither user nor item.
-    """
-
-    users: npt.NDArray[np.uint32]
-    items: npt.NDArray[np.uint32]
-    bounds: npt.NDArray[np.int64]
-    alone: npt.NDArray[np.int64]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.users.nbytes + self.items.nbytes + self.bounds.nbytes + self.alone.nbytes
 
 
 class Orders:
@@ -85,13 +59,22 @@ class Orders:
         return Order(words[0], words[1], self._bounds, alone)
 
 
-def batch_bounds(count: int, size: int) -> npt.NDArray[np.int64]:
+def batch_bounds(count: int, size: int) -> LongInts:
     """Return where batches begin and end; a last batch of one sample joins the one before."""
     return np.array([0, *(batch.stop for batch in slices(count, size))], np.int64)
 
 
 @njit(nogil=True, cache=True)
-def _lay_out(users, items, labels, bounds, counts, places, words, alone):  # type: ignore[no-untyped-def]
+def _lay_out(
+    users: LongInts,
+    items: LongInts,
+    labels: Floats,
+    bounds: LongInts,
+    counts: Ints,
+    places: Ints,
+    words: Words,
+    alone: LongInts,
+) -> None:
     """Write the words of `Order`.
 
     Args:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gploss.compute.cpu import fill_template, import_source, load_kernels
 from gploss.compute.program import Program
 from gploss.language.terminals import TERMINALS
 from recmodels.training.compiled import vectors_source
-from recmodels.training.fused.orders import Order
+from recmodels.training.fused import arguments
+from recmodels.training.fused.arguments import (
+    ADAGRAD,
+    ADAM,
+    BETA_1,
+    BETA_2,
+    SGD,
+    Floats,
+    LongInts,
+    Loss,
+    Memory,
+    OptimizerState,
+    Order,
+    Settings,
+    Table,
+)
 from recmodels.training.protocol import Protocol
 from recmodels.training.trainer import Member
 from recmodels.training.vectors import LANES
 
-Floats = npt.NDArray[np.float32]
-
 _SOURCE: Final = Path(__file__).with_name("mf_kernel.py")
+_STEPS: Final = Path(__file__).with_name("mf_steps.py")
 
 _LINE: Final = 64  # bytes that the processor moves at a time
 
@@ -65,58 +79,39 @@ class Layout:
         """Rows of the users, and of the items."""
         return slice(0, self.n_users), slice(self.n_users, self.rows)
 
+    def zeros(self) -> Table:
+        """Make a table of zeros."""
+        return Table(aligned(self.rows, self.width), aligned(self.rows + 1))
 
-@dataclass(frozen=True)
-class Table:
-    """A number for each weight of one candidate.
-
-    Attributes:
-        vectors: (rows, width) float32.
-        biases: (rows + 1,) float32; the last is the global bias.
-    """
-
-    vectors: Floats
-    biases: Floats
-
-    @staticmethod
-    def of(layout: Layout) -> Table:
-        """Make one of zeros."""
-        return Table(aligned(layout.rows, layout.width), aligned(layout.rows + 1))
-
-    def clear(self, value: float) -> None:
-        """Write a number everywhere, behind the vectors too."""
-        self.vectors.fill(value)
-        self.biases.fill(value)
-
-    def put(self, layout: Layout, tensors: Mapping[str, torch.Tensor], suffix: str = "") -> None:
-        """Take over one member's tensors by parameter name.
+    def put(self, table: Table, tensors: Mapping[str, torch.Tensor], suffix: str = "") -> None:
+        """Write one member's tensors into a table.
 
         Args:
-            layout: of the table.
-            tensors: without a dimension for members.
+            table: written.
+            tensors: by parameter name, without a dimension for members.
             suffix: which of the optimiser's tensors.
         """
-        for name, rows in zip(_VECTOR_NAMES, layout.sides(), strict=True):
-            self.vectors[rows, : layout.size] = tensors[name + suffix].numpy()
-        for name, rows in zip(_BIAS_NAMES, layout.sides(), strict=True):
-            self.biases[:-1][rows] = tensors[name + suffix].numpy().reshape(-1)
+        for name, rows in zip(_VECTOR_NAMES, self.sides(), strict=True):
+            table.vectors[rows, : self.size] = tensors[name + suffix].numpy()
+        for name, rows in zip(_BIAS_NAMES, self.sides(), strict=True):
+            table.biases[:-1][rows] = tensors[name + suffix].numpy().reshape(-1)
         last = tensors[_GLOBAL_BIAS] if _GLOBAL_BIAS in tensors else tensors[_DENSE + suffix]
-        self.biases[-1] = float(last)
+        table.biases[-1] = float(last)
 
-    def weights(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def weights(self, table: Table) -> dict[str, torch.Tensor]:
         """Return copies of a candidate's weights, with a dimension of 1 for members."""
-        return self._embeddings(layout, "") | {_GLOBAL_BIAS: torch.tensor(self.biases[-1:])}
+        return self._embeddings(table, "") | {_GLOBAL_BIAS: torch.tensor(table.biases[-1:])}
 
-    def optimizer_state(self, layout: Layout, suffix: str = "") -> dict[str, torch.Tensor]:
+    def optimizer_state(self, table: Table, suffix: str = "") -> dict[str, torch.Tensor]:
         """Return the same in the shape of optimiser state."""
-        return self._embeddings(layout, suffix) | {_DENSE + suffix: torch.tensor(self.biases[None, -1:])}
+        return self._embeddings(table, suffix) | {_DENSE + suffix: torch.tensor(table.biases[None, -1:])}
 
-    def _embeddings(self, layout: Layout, suffix: str) -> dict[str, torch.Tensor]:
+    def _embeddings(self, table: Table, suffix: str) -> dict[str, torch.Tensor]:
         tensors = {}
-        for name, rows in zip(_VECTOR_NAMES, layout.sides(), strict=True):
-            tensors[name + suffix] = torch.tensor(self.vectors[None, rows, : layout.size])
-        for name, rows in zip(_BIAS_NAMES, layout.sides(), strict=True):
-            tensors[name + suffix] = torch.tensor(self.biases[:-1][None, rows, None])
+        for name, rows in zip(_VECTOR_NAMES, self.sides(), strict=True):
+            tensors[name + suffix] = torch.tensor(table.vectors[None, rows, : self.size])
+        for name, rows in zip(_BIAS_NAMES, self.sides(), strict=True):
+            tensors[name + suffix] = torch.tensor(table.biases[:-1][None, rows, None])
         return tensors
 
 
@@ -133,22 +128,24 @@ class Workspace:
         self.layout = layout
         self.protocol = protocol
         self._kernel = load_kernel(layout.width)
-        self._optimizer = {"sgd": self._kernel.SGD, "adagrad": self._kernel.ADAGRAD, "adam": self._kernel.ADAM}[
-            protocol.optimizer
-        ]
-        self._table = Table.of(layout)
+        self._optimizer = {"sgd": SGD, "adagrad": ADAGRAD, "adam": ADAM}[protocol.optimizer]
+        self._table = layout.zeros()
         unused = Table(np.zeros((1, layout.width), np.float32), np.zeros(1, np.float32))
-        self._first = unused if self.is_sgd else Table.of(layout)
-        self._second = Table.of(layout) if self.is_adam else unused
-        self._steps = np.zeros(layout.rows + 1 if self.is_adam else 1, np.int64)
-        self._corrections = _corrections(self._kernel) if self.is_adam else np.ones((1, 2), np.float32)
+        self._state = OptimizerState(
+            first=unused if self.is_sgd else layout.zeros(),
+            second=layout.zeros() if self.is_adam else unused,
+            steps=np.zeros(layout.rows + 1 if self.is_adam else 1, np.int64),
+            corrections=_corrections() if self.is_adam else np.ones((1, 2), np.float32),
+        )
         capacity = -(-(protocol.batch_size + 1) // LANES) * LANES
-        self._samples = aligned(4, capacity)
-        self._values = aligned(loss_slots, self._kernel.BLOCK)
-        self._adjoints = aligned(loss_slots, self._kernel.BLOCK)
-        self._slots = np.zeros(layout.rows, np.int32)
-        self._rows = np.zeros(capacity + 1, np.int32)
-        self._sums = aligned(capacity + 1, layout.width + LANES)
+        self._memory = Memory(
+            samples=aligned(4, capacity),
+            values=aligned(loss_slots, self._kernel.BLOCK),
+            adjoints=aligned(loss_slots, self._kernel.BLOCK),
+            slots=np.zeros(layout.rows, np.int32),
+            rows=np.zeros(capacity + 1, np.int32),
+            sums=aligned(capacity + 1, layout.width + LANES),
+        )
 
     @property
     def is_sgd(self) -> bool:
@@ -167,21 +164,22 @@ class Workspace:
             weights: of the model, by parameter name.
             optimizer: state of the optimiser to go on from, or None to start anew.
         """
-        self._table.clear(0.0)
-        self._first.clear(self.protocol.initial_accumulator if self.protocol.optimizer == "adagrad" else 0.0)
-        self._second.clear(0.0)
-        self._steps.fill(0)
-        self._table.put(self.layout, weights)
+        state, layout = self._state, self.layout
+        _fill(self._table, 0.0)
+        _fill(state.first, self.protocol.initial_accumulator if self.protocol.optimizer == "adagrad" else 0.0)
+        _fill(state.second, 0.0)
+        state.steps.fill(0)
+        layout.put(self._table, weights)
         if optimizer is None or self.is_sgd:
             return
         if self.is_adam:
-            self._first.put(self.layout, optimizer, "/first")
-            self._second.put(self.layout, optimizer, "/second")
-            for name, rows in zip(_VECTOR_NAMES, self.layout.sides(), strict=True):
-                self._steps[:-1][rows] = optimizer[f"{name}/steps"].numpy()
-            self._steps[-1] = int(optimizer[f"{_DENSE}/steps"])
+            layout.put(state.first, optimizer, "/first")
+            layout.put(state.second, optimizer, "/second")
+            for name, rows in zip(_VECTOR_NAMES, layout.sides(), strict=True):
+                state.steps[:-1][rows] = optimizer[f"{name}/steps"].numpy()
+            state.steps[-1] = int(optimizer[f"{_DENSE}/steps"])
         else:
-            self._first.put(self.layout, optimizer)
+            layout.put(state.first, optimizer)
 
     def train(self, program: Program, member: Member, order: Order) -> bool:
         """Train for an epoch.
@@ -189,46 +187,19 @@ class Workspace:
         Returns:
             Whether every gradient was finite; if not, training ended there.
         """
-        protocol = self.protocol
-        k = member.loss
-        own = slice(program.instruction_offsets[k], program.instruction_offsets[k + 1])
-        constants = slice(program.constant_offsets[k], program.constant_offsets[k + 1])
+        clip = self.protocol.gradient_clip
         with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
-            return bool(
-                self._kernel.train_epoch(
-                    self._optimizer,
-                    self._table.vectors,
-                    self._table.biases,
-                    self._first.vectors,
-                    self._first.biases,
-                    self._second.vectors,
-                    self._second.biases,
-                    self._steps,
-                    self._corrections,
-                    order.users,
-                    order.items,
-                    order.bounds,
-                    order.alone,
-                    program.instructions[own],
-                    program.constants[constants].astype(np.float32),
-                    int(program.roots[k]),
-                    int(program.used[k]),
-                    bool(program.clamped[k]),
-                    np.float32(program.multipliers[k]),
-                    self._samples,
-                    self._values,
-                    self._adjoints,
-                    self._slots,
-                    self._rows,
-                    self._sums,
-                    float(member.learning_rate),
-                    float(member.weight_decay),
-                    float(protocol.loss_decay),
-                    np.float32(np.inf if protocol.gradient_clip is None else protocol.gradient_clip),
-                )
+            settings = Settings(
+                learning_rate=float(member.learning_rate),
+                weight_decay=float(member.weight_decay),
+                loss_decay=float(self.protocol.loss_decay),
+                clip=np.float32(np.inf if clip is None else clip),
             )
+            loss = _loss_of(program, member.loss)
+            epoch = (self._optimizer, self._table, self._state, order, loss, self._memory, settings)
+            return bool(self._kernel.train_epoch(*epoch))
 
-    def score(self, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], scores: Floats) -> None:
+    def score(self, users: LongInts, items: LongInts, scores: Floats) -> None:
         """Compute the candidate's scores.
 
         Args:
@@ -236,24 +207,44 @@ class Workspace:
             items: (N,) ids.
             scores: (N,), written.
         """
-        table = self._table
-        self._kernel.score_samples(table.vectors, table.biases, users, items, self.layout.n_users, scores)
+        self._kernel.score_samples(self._table, users, items, self.layout.n_users, scores)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return copies of the weights, with a dimension of 1 for members."""
-        return self._table.weights(self.layout)
+        return self.layout.weights(self._table)
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """Return copies of the optimiser's state, likewise."""
         if self.is_sgd:
             return {}
+        first, second, steps, _ = self._state
         if not self.is_adam:
-            return self._first.optimizer_state(self.layout)
-        state = self._first.optimizer_state(self.layout, "/first")
-        state |= self._second.optimizer_state(self.layout, "/second")
+            return self.layout.optimizer_state(first)
+        state = self.layout.optimizer_state(first, "/first")
+        state |= self.layout.optimizer_state(second, "/second")
         for name, rows in zip(_VECTOR_NAMES, self.layout.sides(), strict=True):
-            state[f"{name}/steps"] = torch.tensor(self._steps[:-1][None, rows])
-        return state | {f"{_DENSE}/steps": torch.tensor(self._steps[None, -1:])}
+            state[f"{name}/steps"] = torch.tensor(steps[:-1][None, rows])
+        return state | {f"{_DENSE}/steps": torch.tensor(steps[None, -1:])}
+
+
+def _fill(table: Table, value: float) -> None:
+    """Write a number everywhere, behind the vectors too."""
+    table.vectors.fill(value)
+    table.biases.fill(value)
+
+
+def _loss_of(program: Program, k: int) -> Loss:
+    """Return what the kernel is given of loss k."""
+    own = slice(program.instruction_offsets[k], program.instruction_offsets[k + 1])
+    constants = slice(program.constant_offsets[k], program.constant_offsets[k + 1])
+    return Loss(
+        program.instructions[own],
+        program.constants[constants].astype(np.float32),
+        root=int(program.roots[k]),
+        used=int(program.used[k]),
+        clamped=bool(program.clamped[k]),
+        multiplier=np.float32(program.multipliers[k]),
+    )
 
 
 def most_slots(program: Program) -> int:
@@ -277,16 +268,20 @@ def load_kernel(width: int) -> ModuleType:
 
 @lru_cache(maxsize=8)
 def _load_kernel(width: int, interpreter: str) -> ModuleType:
+    depends_on = vectors_source() + inspect.getsource(arguments)
+    steps = fill_template(_STEPS.read_text(), {"width": [f"WIDTH = {width}"]})
+    steps_name = import_source("gploss_mf_steps", steps, depends_on).__name__
+    # A generated module's name is a hash of all that is in it, and so this source's own hash covers theirs.
     source = _SOURCE.read_text().replace("from gploss.compute.cpu_template import", f"from {interpreter} import")
-    source = fill_template(source, {"width": [f"WIDTH = {width}"]})
-    return import_source("gploss_fused_mf", source, depends_on=vectors_source())
+    source = source.replace("from recmodels.training.fused.mf_steps import", f"from {steps_name} import")
+    return import_source("gploss_mf_kernel", source, depends_on)
 
 
-def _corrections(kernel: Any) -> Floats:
+def _corrections() -> Floats:
     """What Adam's moments are to be multiplied with after t steps, until float32 cannot tell it from 1."""
-    steps = 1 + math.ceil(math.log(2.0**-25) / math.log(max(kernel.BETA_1, kernel.BETA_2)))
+    steps = 1 + math.ceil(math.log(2.0**-25) / math.log(max(BETA_1, BETA_2)))
     t = np.arange(steps)
     t[0] = 1  # never asked for
-    first = 1 / (1 - float(kernel.BETA_1) ** t)
-    second = (1 - float(kernel.BETA_2) ** t) ** -0.5
+    first = 1 / (1 - float(BETA_1) ** t)
+    second = (1 - float(BETA_2) ** t) ** -0.5
     return np.stack([first, second], axis=1).astype(np.float32)
