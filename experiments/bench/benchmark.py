@@ -40,7 +40,8 @@ from gploss.searchers.genetic import GeneticSearcher
 from recmodels.data.interactions import Interactions, Split
 from recmodels.datasets import data_folder, load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator
-from recmodels.metrics import Targets, evaluate
+from recmodels.metrics import evaluate
+from recmodels.metrics.targets import Targets
 from recmodels.models.base import ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF

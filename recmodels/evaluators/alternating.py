@@ -19,7 +19,8 @@ from gploss.search.evaluation import Evaluation, Status
 from gploss.search.evaluator import RoundsEvaluator
 from gploss.search.reward import BaselineFilter
 from recmodels.evaluators.evaluator import LossEvaluator
-from recmodels.metrics import Targets, evaluate
+from recmodels.metrics import evaluate, require
+from recmodels.metrics.targets import Targets
 from recmodels.models.base import Batch, build_model
 from recmodels.training.trainer import Member, Outcome, State, Trainer
 
@@ -217,7 +218,8 @@ class AlternatingEvaluator(RoundsEvaluator):
             batch = Batch(torch.tensor(validation.users), torch.tensor(validation.items))
             with torch.no_grad():
                 scores = model(batch).float().unsqueeze(0)
-        targets = Targets(validation.labels, validation.users, metrics=[self.metric])
+        targets = Targets(validation.labels, validation.users)
+        require([self.metric], targets)
         return float(evaluate([self.metric], scores, targets)[self.metric][0])
 
     def state_dict(self) -> dict[str, Any]:

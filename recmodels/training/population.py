@@ -13,7 +13,8 @@ import torch
 
 from gploss.compute.program import Program
 from recmodels.data.interactions import Interactions
-from recmodels.metrics import METRICS, Targets, evaluate
+from recmodels.metrics import METRICS, evaluate, require
+from recmodels.metrics.targets import Targets
 from recmodels.models.base import ModelFactory, describe_model
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.protocol import Protocol
@@ -157,7 +158,8 @@ class ChunkTrainer(Trainer):
             MemoryError: one member alone is too large for the device.
         """
         check_fit(len(program), len(train), members, epochs, start)
-        targets = Targets(validation.labels, validation.users, metrics=self.metrics, device=self.device)
+        targets = Targets(validation.labels, validation.users, device=self.device)
+        require(self.metrics, targets)
         rules = Rules(directions(self.metrics), epochs, self.protocol.patience, keep)
         courses: dict[int, Course] = {}
         seconds = np.zeros(len(members))

@@ -17,7 +17,8 @@ from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
 from recmodels.data.interactions import Split
 from recmodels.evaluators.evaluator import LossEvaluator, program_text
-from recmodels.metrics import Targets, evaluate
+from recmodels.metrics import evaluate, require
+from recmodels.metrics.targets import Targets
 from recmodels.training.trainer import Member, Trainer, TrainReport
 
 #: As AutoLossGen's paper reports them; F1 and accuracy at the threshold with the best F1.
@@ -101,7 +102,8 @@ def _train(
     report = trainer.fit(screening.program, members, split.train, split.validation, epochs, keep="best")
     assert report.states is not None
     scores = torch.from_numpy(trainer.predict(report.states, split.test))
-    targets = Targets(split.test.labels, split.test.users, metrics=TEST_METRICS)
+    targets = Targets(split.test.labels, split.test.users)
+    require(TEST_METRICS, targets)
     on_test = evaluate(TEST_METRICS, scores, targets)
     best = _best_epochs(report, trainer.metrics[0])
     values = []

@@ -18,7 +18,8 @@ import torch
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from recmodels.data.interactions import Interactions
-from recmodels.metrics import Targets, evaluate
+from recmodels.metrics import evaluate, require
+from recmodels.metrics.targets import Targets
 from recmodels.models.base import ModelFactory, build_model, describe_model
 from recmodels.models.mf import MF
 from recmodels.training.course import Course, Rules, report_on
@@ -133,7 +134,8 @@ class FusedTrainer(Trainer):
         if train.n_users + train.n_items >= MOST_ROWS:
             raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
         program.check_operators()
-        targets = Targets(validation.labels, validation.users, metrics=self.metrics)
+        targets = Targets(validation.labels, validation.users)
+        require(self.metrics, targets)
         self.prepare()
         layout = _layout(build_model(self.model, train.n_users, train.n_items, seed=0), train)
         if start is not None:

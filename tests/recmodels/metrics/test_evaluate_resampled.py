@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from recmodels.metrics import METRICS, Metric, Predictions, Targets, evaluate, evaluate_resampled
+from recmodels.metrics import METRICS, Metric, evaluate, evaluate_resampled
+from recmodels.metrics.predictions import Predictions
+from recmodels.metrics.targets import Targets
 
 N_USERS, ROWS, RESAMPLES = 30, 200, 40
 

@@ -23,7 +23,10 @@ from sklearn.metrics import (
 from torch import Tensor
 
 from recmodels import metrics as module
-from recmodels.metrics import CUTOFFS, METRICS, Metric, Predictions, Targets, evaluate, top_k_metrics
+from recmodels.metrics import METRICS, Metric, counting, evaluate, pointwise, predictions, require
+from recmodels.metrics.predictions import Predictions
+from recmodels.metrics.targets import Targets
+from recmodels.metrics.top_k import CUTOFFS, top_k_metrics
 
 ALL = METRICS.names()
 N_ROWS = 333  # odd on purpose: vector instructions then end at different elements of different rows
@@ -116,8 +119,8 @@ def test_the_two_ways_of_counting_wins_agree(rows: list[tuple[int, int, int]]) -
         (predictions.by_user, targets.all_users),
         (predictions.by_user, targets.mixed_users),
     ]:
-        by_loop = module._doubled_wins(keys, segments)
-        assert torch.equal(by_loop, module._doubled_wins_by_scans(keys, segments))
+        by_loop = counting.doubled_wins(keys, segments)
+        assert torch.equal(by_loop, counting.doubled_wins_by_scans(keys, segments))
 
 
 @pytest.mark.parametrize("levels", [None, 2])
@@ -373,8 +376,8 @@ def test_the_code_for_other_devices_agrees_with_that_for_the_cpu(
     scores, labels, users = make_data(7, levels=levels)
     targets = Targets(labels, users)
     expected = evaluate(ALL, scores, targets)
-    monkeypatch.setattr(module, "_doubled_wins", module._doubled_wins_by_scans)
-    monkeypatch.setattr(module, "_sorted_rows", lambda keys: keys.sort(dim=1).values)
+    monkeypatch.setattr(pointwise, "doubled_wins", counting.doubled_wins_by_scans)
+    monkeypatch.setattr(predictions, "sorted_rows", lambda keys: keys.sort(dim=1).values)
     found = evaluate(ALL, scores, targets)
     assert all(same_bits(found[name], expected[name]) for name in ALL)
 
@@ -410,17 +413,18 @@ def test_cuda_agrees_with_the_cpu_and_with_itself() -> None:
     ],
 )
 def test_targets_that_offer_too_little(labels: list[int], users: list[int] | None, name: str, message: str) -> None:
+    targets = Targets(labels, users)
     with pytest.raises(ValueError, match=message):
-        Targets(labels, users, metrics=["rmse", name])
-    later = Targets(labels, users)
+        require(["rmse", name], targets)
     with pytest.raises(ValueError, match=message):
-        evaluate(["mae", name], torch.zeros(1, 2), later)
+        evaluate(["mae", name], torch.zeros(1, 2), targets)
     with pytest.raises(ValueError, match=message):
-        METRICS[name](torch.zeros(1, 2), later)
+        METRICS[name](torch.zeros(1, 2), targets)
 
 
 def test_one_class_is_enough_for_pointwise_metrics() -> None:
-    targets = Targets([1, 1], metrics=["logloss", "rmse", "mae", "f1"])
+    targets = Targets([1, 1])
+    require(["logloss", "rmse", "mae", "f1"], targets)
     found = evaluate(["logloss", "rmse", "mae", "f1"], torch.zeros(1, 2), targets)
     assert [values.item() for values in found.values()] == pytest.approx([math.log(2), 0.5, 0.5, 1.0])
 
@@ -463,7 +467,7 @@ def test_unknown_names_and_lists_without_places() -> None:
     with pytest.raises(LookupError, match="no metric is named 'uac'; choose from: auc, gauc"):
         evaluate(["uac"], torch.zeros(1, 2), Targets([0, 1]))
     with pytest.raises(LookupError, match="no metric is named"):
-        Targets([0, 1], metrics=["uac"])
+        require(["uac"], Targets([0, 1]))
     with pytest.raises(ValueError, match="k = 0"):
         top_k_metrics(0)
 

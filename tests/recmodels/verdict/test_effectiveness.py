@@ -14,7 +14,8 @@ from gploss.loss_function import LOSSES
 from gploss.screening.screening import screen
 from gploss.search.cache import Cache
 from recmodels.data.interactions import Interactions, Split
-from recmodels.metrics import Targets, evaluate
+from recmodels.metrics import evaluate
+from recmodels.metrics.targets import Targets
 from recmodels.models.mf import MF
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
