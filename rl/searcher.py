@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gploss.arguments import whole_number
+from gploss.arguments import real_number, whole_number
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
@@ -120,12 +120,12 @@ class RLSearcher(AskTellSearcher):
             grammar, evaluator, seed=seed, reward_filter=reward_filter, proposals_at_once=proposals_at_once
         )
         self.hidden_size = whole_number("hidden_size", hidden_size, least=1)
-        self.learning_rate = learning_rate
+        self.learning_rate = real_number("learning_rate", learning_rate, above=0.0)
         self.samples_per_update = whole_number("samples_per_update", samples_per_update, least=1)
-        self.entropy_weight = entropy_weight
-        self.baseline_decay = baseline_decay
-        self.gradient_norm = gradient_norm
-        self.constants = tuple(constants)
+        self.entropy_weight = real_number("entropy_weight", entropy_weight)
+        self.baseline_decay = real_number("baseline_decay", baseline_decay, least=0.0, most=1.0)
+        self.gradient_norm = real_number("gradient_norm", gradient_norm, above=0.0)
+        self.constants = tuple(real_number("each of constants", constant) for constant in constants)
         self.centred = bool(centred)
         self.baseline: float | None = None
 
@@ -143,7 +143,7 @@ class RLSearcher(AskTellSearcher):
             centred=self.centred,
         )
         self._optimizer = torch.optim.Adam(
-            self.controller.parameters(), lr=learning_rate, betas=(0.0, 0.999), eps=1e-3
+            self.controller.parameters(), lr=self.learning_rate, betas=(0.0, 0.999), eps=1e-3
         )
         self._updates = 0
         self._pending: dict[Expression, deque[Row]] = {}

@@ -16,6 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gploss.arguments import shown
+
 BUSY_TIMEOUT = 60.0
 """Seconds that a process waits for another one's write."""
 
@@ -70,10 +72,13 @@ class SqliteFile:
         file_format: what the file must be.
 
     Raises:
+        TypeError: if the path is none.
         SqliteFileError: (of the format's own kind) if the file cannot be used.
     """
 
-    def __init__(self, path: str | Path, file_format: FileFormat) -> None:
+    def __init__(self, path: str | os.PathLike[str], file_format: FileFormat) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"the path of the {file_format.kind} must be text or a Path, got {shown(path)}")
         self.in_memory = str(path) == ":memory:"
         # Absolute, so that another process finds it from another working directory.
         self.path = Path(path) if self.in_memory else Path(path).absolute()

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gploss.arguments import whole_number
+from gploss.arguments import instance, shown, whole_number
 from gploss.files.plain import JSON, canonical_json
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.search.evaluation import Evaluation
-from gploss.search.evaluator import Evaluator
+from gploss.search.evaluator import Evaluator, check_evaluator
 from gploss.search.reward import BaselineFilter, Reward
 
 
@@ -46,7 +46,7 @@ class AskTell(ABC):
         rng: the searcher's random numbers; its state is saved and restored by this class.
 
     Raises:
-        TypeError: if a number is not whole.
+        TypeError: if an argument is of another kind; the message names it.
         ValueError: if the seed is negative, or there are no proposals.
     """
 
@@ -61,9 +61,12 @@ class AskTell(ABC):
         reward_filter: BaselineFilter | None = None,
         proposals_at_once: int = 32,
     ) -> None:
-        self.grammar = grammar
+        self.grammar = instance("grammar", grammar, Grammar, "a Grammar, such as Grammar.standard()")
+        check_evaluator(evaluator)
         self.evaluator = evaluator
         self.seed = whole_number("seed", seed, least=0)
+        if reward_filter is not None:
+            instance("reward_filter", reward_filter, BaselineFilter, "a BaselineFilter or None")
         self.reward_filter = reward_filter
         self.proposals_at_once = whole_number("proposals_at_once", proposals_at_once, least=1)
         self.reward = Reward(evaluator.metric, evaluator.higher_is_better)
@@ -135,13 +138,15 @@ class AskTell(ABC):
             evaluations: in the order in which they were proposed; none is fine.
 
         Raises:
-            TypeError: if one is not an Evaluation.
+            TypeError: if they are no list of evaluations.
             GrammarError: if one's expression is outside of the grammar.
         """
+        if not isinstance(evaluations, list | tuple):
+            raise TypeError(f"tell takes a list of evaluations, such as result.records, got {shown(evaluations)}")
         for evaluation in evaluations:
-            if not isinstance(evaluation, Evaluation):
-                raise TypeError(f"tell takes evaluations, got {evaluation!r}")
-            self.grammar.check(evaluation.expression)
+            self.grammar.check(
+                instance("each of the evaluations", evaluation, Evaluation, "an Evaluation").expression
+            )
         if evaluations:
             self._tell(evaluations, self.reward.values(evaluations, self.reward_filter))
 

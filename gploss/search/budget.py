@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
+
+from gploss.arguments import real_number, shown, whole_number
 
 PROPOSALS_PER_CANDIDATE = 100
 """A run ends as exhausted after so many proposals for each candidate of its budget."""
@@ -66,12 +67,11 @@ class Budget:
                 f"got {', '.join(given) or 'none of them'}"
             )
         for name, amount in given.items():
-            expected = Real if name == "seconds" else Integral
-            if isinstance(amount, bool) or not isinstance(amount, expected):
-                kind = "a number" if name == "seconds" else "a whole number"
-                raise TypeError(f"a budget's {name} must be {kind}, got {amount!r}")
-            if not (amount > 0 and math.isfinite(amount)):
-                raise ValueError(f"a budget's {name} must be positive and finite, got {amount!r}")
+            words = f"a budget's {name}"
+            number = (
+                real_number(words, amount, above=0.0) if name == "seconds" else whole_number(words, amount, least=1)
+            )
+            object.__setattr__(self, name, number)
 
     @classmethod
     def of(cls, budget: int | Budget) -> Budget:
@@ -83,7 +83,7 @@ class Budget:
         if isinstance(budget, Budget):
             return budget
         if isinstance(budget, bool) or not isinstance(budget, Integral):
-            raise TypeError(f"a budget is a Budget or a number of candidates, got {budget!r}")
+            raise TypeError(f"a budget is a Budget or a number of candidates, got {shown(budget)}")
         return cls(candidates=int(budget))
 
     @property

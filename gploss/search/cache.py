@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -161,7 +162,7 @@ class Cache:
         True
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
         self._file = SqliteFile(path, _FORMAT)
 
     @property

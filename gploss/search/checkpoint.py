@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
@@ -75,7 +76,7 @@ class Checkpoint:
             methods raise it when the disk is full (what was stored before is kept) or the file unusable.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
         self._file = SqliteFile(path, _FORMAT)
         self._turn = 0
 

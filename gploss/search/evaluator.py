@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from gploss.arguments import shown
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.search.evaluation import Evaluation
@@ -48,6 +49,19 @@ class Evaluator(Protocol):
     def describe(self) -> dict[str, JSON]:
         """The settings of data, model and training, recorded with each result."""
         ...
+
+
+def check_evaluator(evaluator: object) -> None:
+    """Do nothing for what has all of `Evaluator`.
+
+    Raises:
+        TypeError: it lacks something, or is a class that was not called.
+    """
+    names = ("epochs", "metric", "higher_is_better", "evaluate", "describe")
+    missing = [name for name in names if not hasattr(evaluator, name)]
+    if missing or isinstance(evaluator, type):
+        lack = f", which has no {', '.join(missing)}" if missing else ", a class that was not called"
+        raise TypeError(f"evaluator must be such as a recmodels.LossEvaluator, got {shown(evaluator)}{lack}")
 
 
 class RoundsEvaluator(ABC):

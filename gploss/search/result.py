@@ -26,7 +26,7 @@ from gploss.search.record import best_distinct, pareto_front
 
 _FORMAT = "gploss search result"
 _VERSION = 1
-_STOPPED = ("budget", "exhausted", "interrupted")
+_STOPPED = ("budget", "exhausted", "interrupted", "failed")
 
 _SHOWN = 5
 """Losses that a result's representation lists."""
@@ -89,8 +89,8 @@ class SearchResult:
     Attributes:
         searcher: the searcher's name; of joined runs with several searchers all names, "genetic + random".
         seed: its seed; None for joined runs with several seeds.
-        stopped: why it ended: "budget" (spent), "exhausted" (too few new candidates among its proposals) or
-            "interrupted" (Ctrl-C, or a callback that asked for it).
+        stopped: why it ended: "budget" (spent), "exhausted" (too few new candidates among its proposals),
+            "interrupted" (Ctrl-C, or a callback that asked for it) or "failed" (an exception carries this).
         metric: name of the validation metric that rewards are taken from.
         higher_is_better: its direction.
         counts: number of evaluations by kind: "proposals" in all, of which "trained", "diverged",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gploss.arguments import real_number
 from gploss.files.plain import JSON
 from gploss.search.evaluation import Evaluation
 
@@ -40,11 +41,9 @@ class Reward:
     def __init__(self, metric: str = "auc", higher_is_better: bool = True, failure: float | None = None) -> None:
         if failure is None:
             failure = 0.0 if higher_is_better else _FAILURE_OF_LOSSES
-        if not math.isfinite(failure):
-            raise ValueError(f"what a failure is worth must be finite, got {failure!r}")
         object.__setattr__(self, "metric", metric)
-        object.__setattr__(self, "higher_is_better", higher_is_better)
-        object.__setattr__(self, "failure", failure)
+        object.__setattr__(self, "higher_is_better", bool(higher_is_better))
+        object.__setattr__(self, "failure", real_number("what a failure is worth", failure))
 
     def of(self, metrics: Mapping[str, Sequence[float]], epochs: int) -> float:
         """The best value within the first epochs, in the metric's own direction.
@@ -129,16 +128,10 @@ class BaselineFilter:
     """How far below the baseline a reward is still accepted."""
 
     def __init__(self, start: float | None = None, decay: float = 0.99, *, turned_down_value: float = -1.0) -> None:
-        if start is not None and not math.isfinite(start):
-            raise ValueError(f"the baseline must start at a finite value or None, got {start!r}")
-        if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"decay must lie in [0, 1], got {decay!r}")
-        if not math.isfinite(turned_down_value):
-            raise ValueError(f"turned_down_value must be finite, got {turned_down_value!r}")
-        self.start = start
-        self.decay = decay
-        self.turned_down_value = turned_down_value
-        self.baseline = start
+        self.start = None if start is None else real_number("the baseline's start", start)
+        self.decay = real_number("decay", decay, least=0.0, most=1.0)
+        self.turned_down_value = real_number("turned_down_value", turned_down_value)
+        self.baseline = self.start
         self.turned_down = 0
 
     def __call__(self, reward: float) -> float:
@@ -166,9 +159,7 @@ class BaselineFilter:
         Raises:
             ValueError: if the start is not finite.
         """
-        if not math.isfinite(start):
-            raise ValueError(f"the baseline must start at a finite value, got {start!r}")
-        self.baseline = start
+        self.baseline = real_number("the baseline's start", start)
 
     def describe(self) -> dict[str, JSON]:
         """The arguments that it was made with."""

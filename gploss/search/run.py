@@ -79,7 +79,27 @@ class SearchRun:
             self._resume(checkpoint, checkpoint.load())
 
     def go(self, callbacks: Sequence[Callback], display: Display, interruption: Interruption) -> SearchResult:
-        """Take turns until there is a reason to stop, and return the result."""
+        """Take turns until there is a reason to stop, and return the result.
+
+        Raises:
+            BaseException: whatever stopped the run, with the result so far as its `search_result`.
+        """
+        try:
+            return self._result(self._take_turns(callbacks, display, interruption))
+        except BaseException as error:
+            self._hand_over(error)
+            raise
+
+    def _hand_over(self, error: BaseException) -> None:
+        """Give an exception what was found before it."""
+        result = self._result("failed")
+        error.search_result = result  # type: ignore[attr-defined]
+        error.add_note(
+            f"{len(result.records)} evaluations were made before this error: they are its `search_result`"
+        )
+
+    def _take_turns(self, callbacks: Sequence[Callback], display: Display, interruption: Interruption) -> str:
+        """Take turns until there is a reason to stop, and return it."""
         display.update(self._progress())
         stopped = self._reason_to_stop(interruption)
         while stopped is None:
@@ -100,7 +120,7 @@ class SearchRun:
         if self._turn.evaluations:
             # In the checkpoint the turn stays open; the searcher at hand should know all that is known.
             self._searcher.tell(self._turn.evaluations)
-        return self._result(stopped)
+        return stopped
 
     def _reason_to_stop(self, interruption: Interruption) -> str | None:
         spending = self._record.spending

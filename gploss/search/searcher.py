@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from typing import ClassVar
 
+from gploss.arguments import functions
 from gploss.registry import Registry
 from gploss.search.ask_tell import AskTell
 from gploss.search.budget import Budget
@@ -96,20 +96,25 @@ class AskTellSearcher(AskTell, Searcher):
             The result.
 
         Raises:
-            TypeError: if the budget is neither a number nor a Budget.
+            TypeError: if the budget is neither a number nor a Budget, or another argument of another kind.
             ValueError: if it is less than one candidate costs, or than the checkpoint's run has spent.
             CheckpointError: if the checkpoint is damaged or foreign, or of a run with other settings; the message
                 lists the differences.
             RuntimeError: if the evaluator or the searcher breaks its contract.
+
+        Whatever a callback, a model or the searcher raises during the run comes through as it is, and carries the
+        result of all before it as its attribute `search_result`.
         """
         budget = Budget.of(budget)
+        budget.most_proposals(self.evaluator.epochs)
+        calls = functions("callbacks", callbacks)
         with ExitStack() as stack:
             interruption = stack.enter_context(Interruption())
-            file = None if checkpoint is None else stack.enter_context(Checkpoint(Path(checkpoint)))
+            file = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
             run = SearchRun(self, budget, file)
             title = f"{self.name} search, seed {self.seed}"
             display = stack.enter_context(open_display(title, self.evaluator.metric, enabled=progress))
-            return run.go(callbacks, display, interruption)
+            return run.go(calls, display, interruption)
 
 
 SEARCHERS: Registry[type[AskTellSearcher]] = Registry("searcher")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from deap import base, tools
 
-from gploss.arguments import whole_number
+from gploss.arguments import instance, real_number, shown, whole_number
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar, GrammarError
@@ -128,13 +128,9 @@ class GeneticSearcher(AskTellSearcher):
         )
         self.population_size = whole_number("population_size", population_size, least=2)
         self.tournament_size = whole_number("tournament_size", tournament_size, least=1)
-        if not 0.0 <= crossover_rate <= 1.0:
-            raise ValueError(f"crossover_rate must lie between 0 and 1, got {crossover_rate!r}")
-        if not 0.0 <= parsimony < float("inf"):
-            raise ValueError(f"parsimony must be a finite number, at least 0, got {parsimony!r}")
-        self.crossover_rate = crossover_rate
-        self.parsimony = parsimony
-        self.initial = tuple(initial)
+        self.crossover_rate = real_number("crossover_rate", crossover_rate, least=0.0, most=1.0)
+        self.parsimony = real_number("parsimony", parsimony, least=0.0)
+        self.initial = _expressions("initial", initial)
         for expression in self.initial:
             grammar.check(expression)
             if not self._is_tree_of_limited_size(expression):
@@ -310,6 +306,20 @@ def _mutate(variation: TreeVariation, tree: Tree) -> Tree:
 
 def _same(first: Individual, second: Individual) -> bool:
     return first.key == second.key
+
+
+def _expressions(name: str, value: object) -> tuple[Expression, ...]:
+    """Return an argument that is a list of expressions as a tuple.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, Expression):
+        raise TypeError(f"{name} must be a list of expressions, got a single one: write {name}=[{shown(value)}]")
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of expressions, got {shown(value)}")
+    expected = "an Expression, such as grammar.parse(text) returns"
+    return tuple(instance(f"each of {name}", expression, Expression, expected) for expression in value)
 
 
 def _key(expression: Expression) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gploss.arguments import real_number, whole_number
+from gploss.arguments import instance, real_number, shown, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -57,3 +57,23 @@ def test_a_number_out_of_range_is_named(value: Any, message: str) -> None:
 def test_a_range_without_end_is_said_so() -> None:
     with pytest.raises(ValueError, match="parsimony must be at least 0, got -1"):
         real_number("parsimony", -1, least=0.0)
+
+
+def test_a_number_may_have_to_be_above_another() -> None:
+    assert real_number("rate", 1e-300, above=0.0) == 1e-300
+    with pytest.raises(ValueError, match="rate must be above 0, got 0"):
+        real_number("rate", 0, above=0.0)
+
+
+def test_what_is_of_another_kind_is_shown_in_a_line() -> None:
+    assert instance("name", "mf", str, "text") == "mf"
+    with pytest.raises(TypeError, match=r"^name must be text, got array\(\[\[0\., .*…$") as caught:
+        instance("name", np.zeros((50, 50)), str, "text")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("length", [78, 79, 200])
+def test_a_long_value_is_cut(length: int) -> None:
+    text = shown("x" * length)
+    assert len(text) == min(length + 2, 80)
+    assert text.endswith("'") == (length == 78)

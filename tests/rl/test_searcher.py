@@ -269,10 +269,28 @@ def test_global_random_states_are_left_alone() -> None:
     assert states() == before
 
 
-@pytest.mark.parametrize("settings", [{"hidden_size": 0}, {"samples_per_update": 0}])
-def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
+        ({"samples_per_update": 0}, "samples_per_update must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"entropy_weight": float("nan")}, "entropy_weight must be finite, got nan"),
+        ({"baseline_decay": 1.5}, r"baseline_decay must lie between 0 and 1, got 1\.5"),
+        ({"gradient_norm": -1}, "gradient_norm must be above 0, got -1"),
+        ({"constants": [0.5, "e"]}, "each of constants must be a number, got 'e'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         make(**settings)
+
+
+def test_numbers_of_numpy_are_like_those_of_python() -> None:
+    numbers = {"learning_rate": 0.25, "entropy_weight": 0.5, "baseline_decay": 0.75, "gradient_norm": 4.0}
+    of_numpy = make(constants=np.array([0.5, 2.0]), **{name: np.float32(one) for name, one in numbers.items()})
+    assert of_numpy.settings() == make(**numbers).settings()
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -1,64 +1,27 @@
-"""Runs: budgets that hold exactly, ends that are clean, and checkpoints that lose nothing."""
+"""Runs: budgets that hold exactly, ends that are clean, and exceptions that lose nothing."""
 
 from __future__ import annotations
 
-import dataclasses
-import multiprocessing
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gploss.language.expression import Expression
-from gploss.language.grammar import Grammar
-from gploss.registry import discover
 from gploss.search.budget import Budget
-from gploss.search.checkpoint import CheckpointError
 from gploss.search.evaluation import Evaluation
 from gploss.search.record import Progress
 from gploss.search.result import SearchResult
-from gploss.search.reward import BaselineFilter
 from gploss.search.run import StopSearch
-from gploss.search.searcher import SEARCHERS, AskTellSearcher
+from tests.gploss.search.runs import TINY, charged, comparable, make, quiet, raise_interrupt, searchers
 from tests.synthetic import SyntheticEvaluator
-
-discover("gploss.searchers")
-
-STANDARD = Grammar.standard()
-# Few formulas, so that a run soon proposes nothing new.
-TINY = Grammar("tiny", ("add", "neg"), ("pred", "label"), False, "plain", 2, 2)
-
-searchers = pytest.mark.parametrize("name", ["random", "genetic"])
-
-
-def make(name: str = "genetic", evaluator: SyntheticEvaluator | None = None, **arguments: Any) -> AskTellSearcher:
-    arguments.setdefault("grammar", STANDARD)
-    arguments.setdefault("seed", 0)
-    grammar = arguments.pop("grammar")
-    return SEARCHERS[name](grammar, evaluator or SyntheticEvaluator(), **arguments)
-
-
-def quiet(searcher: AskTellSearcher, budget: int | Budget, **arguments: Any) -> SearchResult:
-    return searcher.run(budget, progress=False, **arguments)
-
-
-def comparable(result: SearchResult) -> tuple[object, ...]:
-    """Everything but wall-clock times, and the budget, which a resumed run may have raised."""
-    records = [dataclasses.replace(record, seconds=0.0, cached=False) for record in result.records]
-    plain = {name: value for name, value in result.settings.items() if name != "budget"}
-    counts = {name: count for name, count in result.counts.items() if name != "cached"}
-    return result.searcher, result.stopped, counts, plain, records
-
-
-def charged(result: SearchResult) -> int:
-    return sum(record.charged for record in result.records)
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,6 +81,7 @@ def test_what_is_no_budget_is_refused(budget: object) -> None:
 @pytest.mark.parametrize(
     "amounts",
     [
+        {"candidates": np.float64(5)},
         {},
         {"candidates": 5, "seconds": 1.0},
         {"candidates": 1.5},
@@ -132,9 +96,20 @@ def test_a_budget_has_one_positive_amount(amounts: dict[str, Any]) -> None:
         Budget(**amounts)
 
 
-def test_a_budget_below_one_candidate_is_refused() -> None:
+def test_budgets_of_numpy_are_like_those_of_python() -> None:
+    assert repr(Budget.of(np.int16(5))) == repr(Budget(candidates=np.int64(5))) == repr(Budget(candidates=5))
+    assert repr(Budget(seconds=np.float32(2))) == repr(Budget(seconds=2)) == repr(Budget(seconds=2.0))
+
+
+def test_a_budget_below_one_candidate_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not pay for one candidate"):
-        make(evaluator=SyntheticEvaluator(epochs=10)).run(Budget(candidate_epochs=9))
+        make(evaluator=SyntheticEvaluator(epochs=10)).run(Budget(candidate_epochs=9), checkpoint=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_has_a_path() -> None:
+    with pytest.raises(TypeError, match="the path of the checkpoint must be text or a Path, got 5"):
+        make().run(10, checkpoint=5)  # type: ignore[arg-type]
 
 
 @searchers
@@ -219,12 +194,75 @@ def test_a_callback_can_stop_the_run(tmp_path: Path) -> None:
     assert comparable(quiet(make(), 100, checkpoint=file)) == comparable(quiet(make(), 100))
 
 
-def test_an_error_in_a_callback_is_not_swallowed() -> None:
-    def fail(caller: object, new: object, progress: object) -> None:
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (print, r"callbacks must be a list of functions, got a single one: write callbacks=\[<built-in"),
+        ([print, "print"], "callbacks must be a list of functions, got .*'print'"),
+        ("print", "callbacks must be a list of functions, got 'print'"),
+        (None, "callbacks must be a list of functions, got None"),
+    ],
+)
+def test_callbacks_are_a_list_of_functions(callbacks: Any, message: str) -> None:
+    evaluator = SyntheticEvaluator()
+    with pytest.raises(TypeError, match=message):
+        quiet(make(evaluator=evaluator), 100, callbacks=callbacks)
+    assert evaluator.calls == 0
 
-    with pytest.raises(ZeroDivisionError):
-        quiet(make(), 100, callbacks=[fail])
+
+# Exceptions
+
+
+@searchers
+def test_an_error_in_a_callback_loses_no_record(name: str, tmp_path: Path) -> None:
+    turns = []
+
+    def fail(caller: object, new: object, progress: object) -> None:
+        turns.append(new)
+        if len(turns) == 3:
+            raise ZeroDivisionError
+
+    file = tmp_path / "run"
+    with pytest.raises(ZeroDivisionError) as caught:
+        quiet(make(name), 100, callbacks=[fail], checkpoint=file)
+    result = caught.value.search_result  # type: ignore[attr-defined]
+    whole = quiet(make(name), 100)
+    assert isinstance(result, SearchResult) and result.stopped == "failed"
+    assert result.records == whole.records[: 3 * 32]
+    assert caught.value.__notes__ == ["96 evaluations were made before this error: they are its `search_result`"]
+    evaluator = SyntheticEvaluator()
+    assert comparable(quiet(make(name, evaluator), 100, checkpoint=file)) == comparable(whole)
+    assert evaluator.calls == whole_calls(whole) - 3
+
+
+def whole_calls(result: SearchResult) -> int:
+    """How often the evaluator was asked, 32 proposals at once."""
+    return -(-len(result.records) // 32)
+
+
+@searchers
+def test_an_error_of_a_model_loses_no_record(name: str, tmp_path: Path) -> None:
+    def fail(call: int) -> None:
+        if call == 2:
+            raise RuntimeError("out of memory")
+
+    file = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        quiet(make(name, SyntheticEvaluator(before=fail)), 100, checkpoint=file)
+    result = caught.value.search_result  # type: ignore[attr-defined]
+    whole = quiet(make(name), 100)
+    assert result.records == whole.records[: 2 * 32]
+    assert result.best is not None
+    assert comparable(quiet(make(name), 100, checkpoint=file)) == comparable(whole)
+
+
+def test_an_error_before_any_evaluation_carries_an_empty_result() -> None:
+    def fail(call: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError) as caught:
+        quiet(make(evaluator=SyntheticEvaluator(before=fail)), 100)
+    assert caught.value.search_result.records == ()  # type: ignore[attr-defined]
 
 
 # Ctrl-C
@@ -242,10 +280,6 @@ def interruptible() -> Iterator[None]:
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.01)
-
-
-def raise_interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 @searchers
@@ -283,133 +317,7 @@ def test_a_second_ctrl_c_is_immediate() -> None:
             press_ctrl_c()
         pressed.append(99)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         quiet(make(), 100, callbacks=[press_twice])
     assert pressed == [0, 1]
-
-
-# Checkpoints
-
-
-@searchers
-def test_a_finished_run_is_returned_at_once(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "run"
-    first = quiet(make(name), 70, checkpoint=file)
-    evaluator = SyntheticEvaluator()
-    second = quiet(make(name, evaluator), 70, checkpoint=file)
-    assert evaluator.calls == 0
-    assert comparable(second) == comparable(first)
-    assert second.records == first.records and second.elapsed == first.elapsed
-
-
-@searchers
-@pytest.mark.parametrize("filtered", [False, True])
-def test_a_larger_budget_goes_on_as_if_given_at_first(name: str, filtered: bool, tmp_path: Path) -> None:
-    def fresh() -> AskTellSearcher:
-        return make(name, reward_filter=BaselineFilter(0.6) if filtered else None)
-
-    file = tmp_path / "run"
-    for budget in (1, 10, 45, 120):
-        result = quiet(fresh(), budget, checkpoint=file)
-        assert charged(result) == budget
-        assert comparable(result) == comparable(quiet(fresh(), budget))
-
-
-def test_a_larger_budget_of_epochs_goes_on_as_if_given_at_first(tmp_path: Path) -> None:
-    def fresh() -> AskTellSearcher:
-        return make(evaluator=SyntheticEvaluator(epochs=4, early_stop=True))
-
-    file = tmp_path / "run"
-    for budget in (7, 60, 200):
-        result = quiet(fresh(), Budget(candidate_epochs=budget), checkpoint=file)
-        assert comparable(result) == comparable(quiet(fresh(), Budget(candidate_epochs=budget)))
-
-
-def test_an_exhausted_run_is_returned_at_once_and_goes_on_with_more(tmp_path: Path) -> None:
-    file = tmp_path / "run"
-    first = quiet(make(grammar=TINY), 20, checkpoint=file)
-    assert first.stopped == "exhausted"
-    assert comparable(quiet(make(grammar=TINY), 20, checkpoint=file)) == comparable(first)
-    assert len(quiet(make(grammar=TINY), 30, checkpoint=file).records) == 3000
-
-
-def test_a_smaller_budget_than_spent_is_an_error(tmp_path: Path) -> None:
-    file = tmp_path / "run"
-    quiet(make(), 30, checkpoint=file)
-    with pytest.raises(ValueError, match="has spent 30 candidates, more than the budget of 20"):
-        quiet(make(), 20, checkpoint=file)
-
-
-def test_a_warm_start_is_part_of_the_checkpoint(tmp_path: Path) -> None:
-    known = SyntheticEvaluator().evaluate([Expression.parse("neg(mul(label, log(pred)))")], {}, 1)
-
-    def fresh() -> AskTellSearcher:
-        searcher = make()
-        searcher.tell(known)
-        return searcher
-
-    evaluator = SyntheticEvaluator(before=lambda number: raise_interrupt())
-    started = make(evaluator=evaluator)
-    started.tell(known)
-    file = tmp_path / "run"
-    assert quiet(started, 80, checkpoint=file).records == ()
-    # Not told again: the checkpoint knows.
-    assert comparable(quiet(make(), 80, checkpoint=file)) == comparable(quiet(fresh(), 80))
-
-
-@pytest.mark.parametrize(
-    ("other", "difference"),
-    [
-        (lambda: make("random"), "settings.searcher"),
-        (lambda: make(seed=1), "settings.seed"),
-        (lambda: make(grammar=Grammar.paper()), "settings.grammar.max_size"),
-        (lambda: make(evaluator=SyntheticEvaluator(epochs=3)), "settings.evaluator.epochs"),
-        (lambda: make(population_size=60), "settings.arguments.population_size"),
-        (lambda: make(reward_filter=BaselineFilter(0.5)), "settings.reward_filter"),
-    ],
-)
-def test_a_checkpoint_of_other_settings_is_an_error_that_names_them(
-    other: Callable[[], AskTellSearcher], difference: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "run"
-    quiet(make(), 30, checkpoint=file)
-    before = file.read_bytes()
-    with pytest.raises(CheckpointError, match=difference):
-        quiet(other(), 30, checkpoint=file)
-    assert file.read_bytes() == before
-
-
-def test_a_file_that_is_no_checkpoint_is_an_error_and_kept(tmp_path: Path) -> None:
-    file = tmp_path / "notes.txt"
-    file.write_text("not to be lost")
-    with pytest.raises(CheckpointError, match=r"notes\.txt"):
-        quiet(make(), 30, checkpoint=file)
-    assert file.read_text() == "not to be lost"
-
-
-def run_slowly(name: str, file: Path) -> None:
-    evaluator = SyntheticEvaluator(before=lambda number: time.sleep(0.005))
-    quiet(make(name, evaluator), 200, checkpoint=file)
-
-
-@searchers
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_run_killed_at_any_moment_goes_on_and_ends_the_same(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "run"
-    moments = random.Random(0)
-    killed = 0
-    for attempt in range(1, 13):
-        process = multiprocessing.get_context("fork").Process(target=run_slowly, args=(name, file))
-        process.start()
-        # Later attempts are given more time, so that a slow machine gets on, too.
-        process.join(moments.uniform(0.0, 0.03 * attempt))
-        if process.exitcode is not None:
-            break
-        process.kill()
-        process.join()
-        killed += 1
-    else:
-        run_slowly(name, file)
-    assert killed > 0
-    assert comparable(quiet(make(name), 200, checkpoint=file)) == comparable(quiet(make(name), 200))
+    assert len(caught.value.search_result.records) == 32  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,10 +194,57 @@ def test_a_seed_is_a_whole_number(name: str, seed: object) -> None:
 
 
 @every_searcher
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((Grammar.standard, SyntheticEvaluator()), r"grammar must be a Grammar, .*got <bound method"),
+        ((SyntheticEvaluator(), SMALL), r"grammar must be a Grammar, .*got <tests\.synthetic"),
+        ((SMALL, SMALL), r"evaluator must be .*got Grammar\(.*which has no epochs, metric"),
+        ((SMALL, SyntheticEvaluator), r"evaluator must be .*got <class .*which has no epochs"),
+        ((SMALL, None), r"evaluator must be .*got None, which has no epochs"),
+    ],
+)
+def test_slips_in_making_a_searcher_are_named(name: str, arguments: tuple[Any, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        SEARCHERS[name](*arguments)
+
+
+@every_searcher
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_filter": True}, "reward_filter must be a BaselineFilter or None, got True"),
+        ({"reward_filter": BaselineFilter}, "reward_filter must be a BaselineFilter or None, got <class"),
+        ({"proposals_at_once": 0}, "proposals_at_once must be at least 1, got 0"),
+        ({"proposals_at_once": 8.0}, "proposals_at_once must be a whole number, got 8.0"),
+    ],
+)
+def test_slips_in_options_are_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        SEARCHERS[name](SMALL, SyntheticEvaluator(), **options)
+
+
+@every_searcher
+def test_numbers_of_numpy_are_like_those_of_python(name: str) -> None:
+    def searcher(whole: Any, real: Any) -> AskTellSearcher:
+        reward_filter = BaselineFilter(real(0.5), real(0.75), turned_down_value=real(-2))
+        options = {"seed": whole(3), "proposals_at_once": whole(8), "reward_filter": reward_filter}
+        return SEARCHERS[name](SMALL, SyntheticEvaluator(), **options)
+
+    of_numpy, plain = searcher(np.int64, np.float32), searcher(int, float)
+    assert of_numpy.settings() == plain.settings()
+    assert learn(of_numpy, 2) == learn(plain, 2)
+
+
+@every_searcher
 def test_tell_refuses_what_is_no_evaluation_of_the_grammar(name: str) -> None:
     searcher = make(name, SMALL)
-    with pytest.raises(TypeError, match="evaluations"):
+    with pytest.raises(TypeError, match=r"each of the evaluations must be an Evaluation, got 0\.5"):
         searcher.tell([0.5])  # type: ignore[list-item]
+    with pytest.raises(
+        TypeError, match=r"tell takes a list of evaluations, such as result\.records, got Evaluation"
+    ):
+        searcher.tell(known_losses(SMALL)[0])  # type: ignore[arg-type]
     outside = Evaluation(Expression.parse("exp(pred)"), Status.TRAINED, reward=0.6)
     with pytest.raises(GrammarError, match="exp"):
         searcher.tell([outside])

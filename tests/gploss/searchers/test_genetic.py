@@ -281,6 +281,14 @@ def test_a_small_grammar_runs_dry_without_an_error() -> None:
         ({"crossover_rate": 1.5}, "crossover_rate"),
         ({"parsimony": -0.1}, "parsimony"),
         ({"parsimony": float("nan")}, "parsimony"),
+        ({"parsimony": "small"}, "parsimony must be a number, got 'small'"),
+        ({"initial": BCE}, r"initial must be a list of expressions, got a single one: write initial=\["),
+        ({"initial": "pred"}, "initial must be a list of expressions, got 'pred'"),
+        ({"initial": 3}, "initial must be a list of expressions, got 3"),
+        (
+            {"initial": ["pred"]},
+            r"each of initial must be an Expression, such as grammar\.parse\(text\) .*got 'pred'",
+        ),
     ],
 )
 def test_senseless_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
