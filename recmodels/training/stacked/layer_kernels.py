@@ -9,22 +9,34 @@ Arrays called flat hold the matrices of all members one after the other. Between
 weights: they come with the distance from one member's to the next one's.
 """
 
-# mypy: ignore-errors
-# (what is compiled here is typed by numba)
+# mypy: disable-error-code="untyped-decorator"
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
-from recmodels.training.vectors import LANES, VECTOR_IR, call_ir, load_flat, multiply_add, spread_ir, total
+from recmodels.training.vectors import (
+    LANES,
+    VECTOR_IR,
+    call_ir,
+    intrinsic,
+    load_flat,
+    multiply_add,
+    spread_ir,
+    total,
+)
+
+Floats = npt.NDArray[np.float32]
 
 _INDEX = ir.IntType(64)
 
 
-def _block(rows, vectors):
+def _block(rows: int, vectors: int) -> Any:
     """Return compiled code for a part of a product: `rows` by `vectors * LANES` sums that stay in registers.
 
     It is called with a, b, initial and c, flat float32 arrays, with where in them to begin, and with steps:
@@ -33,14 +45,27 @@ def _block(rows, vectors):
 
     @intrinsic
     def compute(
-        typing_context, a, a_first, a_row, a_step, b, b_first, b_step, count, initial, i_first, c, c_first, c_row
-    ):
-        def generate(context, builder, signature, arguments):
-            def data(position):
+        typing_context: Any,
+        a: Any,
+        a_first: Any,
+        a_row: Any,
+        a_step: Any,
+        b: Any,
+        b_first: Any,
+        b_step: Any,
+        count: Any,
+        initial: Any,
+        i_first: Any,
+        c: Any,
+        c_first: Any,
+        c_row: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def data(position: int) -> Any:
                 kind = signature.args[position]
                 return context.make_array(kind)(context, builder, arguments[position]).data
 
-            def at(pointer, offset, vector):
+            def at(pointer: Any, offset: Any, vector: int) -> Any:
                 place = builder.gep(pointer, [builder.add(offset, _INDEX(LANES * vector))])
                 return builder.bitcast(place, VECTOR_IR.as_pointer())
 
@@ -91,7 +116,21 @@ compiled = njit(error_model="numpy", nogil=True, cache=True)
 
 
 @njit(error_model="numpy", nogil=True)
-def _product(a, a_first, a_row, a_step, b, b_first, initial, i_first, c, c_first, rows, columns, count):
+def _product(
+    a: Floats,
+    a_first: int,
+    a_row: int,
+    a_step: int,
+    b: Floats,
+    b_first: int,
+    initial: Floats,
+    i_first: int,
+    c: Floats,
+    c_first: int,
+    rows: int,
+    columns: int,
+    count: int,
+) -> None:
     """Write c[r, j] = initial[j] + sum over k of a[r, k] * b[k, j]; b and c have rows of `columns` numbers."""
     if columns == 1 and a_step == 1 and count % LANES == 0:
         for r in range(rows):
@@ -126,7 +165,19 @@ def _product(a, a_first, a_row, a_step, b, b_first, initial, i_first, c, c_first
 
 
 @compiled
-def affine(rows, weight, weight_stride, bias, bias_stride, members, count, inputs, outputs, turned, result):
+def affine(
+    rows: Floats,
+    weight: Floats,
+    weight_stride: int,
+    bias: Floats,
+    bias_stride: int,
+    members: int,
+    count: int,
+    inputs: int,
+    outputs: int,
+    turned: Floats,
+    result: Floats,
+) -> None:
     """Write rows @ weight.T + bias.
 
     Args:
@@ -154,8 +205,19 @@ def affine(rows, weight, weight_stride, bias, bias_stride, members, count, input
 
 @compiled
 def affine_gradients(
-    gradient, rows, weight, weight_stride, members, count, inputs, outputs, zeros, to_rows, to_weight, to_bias
-):
+    gradient: Floats,
+    rows: Floats,
+    weight: Floats,
+    weight_stride: int,
+    members: int,
+    count: int,
+    inputs: int,
+    outputs: int,
+    zeros: Floats,
+    to_rows: Floats,
+    to_weight: Floats,
+    to_bias: Floats,
+) -> None:
     """Write the gradients of `affine`; arguments as there.
 
     Args:
@@ -189,7 +251,16 @@ def affine_gradients(
 
 
 @compiled
-def normalise(values, weight, bias, eps, mean, variance, spread, result):
+def normalise(
+    values: Floats,
+    weight: Floats,
+    bias: Floats,
+    eps: np.float32,
+    mean: Floats,
+    variance: Floats,
+    spread: Floats,
+    result: Floats,
+) -> None:
     """Write batch normalisation (Ioffe and Szegedy, 2015), and what its gradient and running averages need.
 
     Args:
@@ -227,7 +298,16 @@ def normalise(values, weight, bias, eps, mean, variance, spread, result):
 
 
 @compiled
-def normalise_gradients(gradient, values, weight, mean, spread, to_values, to_weight, to_bias):
+def normalise_gradients(
+    gradient: Floats,
+    values: Floats,
+    weight: Floats,
+    mean: Floats,
+    spread: Floats,
+    to_values: Floats,
+    to_weight: Floats,
+    to_bias: Floats,
+) -> None:
     """Write the gradients of `normalise` (section 3 of its source); arguments as there.
 
     Args:

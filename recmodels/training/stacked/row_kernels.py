@@ -8,21 +8,40 @@ other devices.
 Arrays called flat hold what is said of them from the first number to the last; d numbers always lie together.
 """
 
-# mypy: ignore-errors
-# (what is compiled here is typed by numba)
-
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from recmodels.training.vectors import LANES, bounded, load_flat, multiply_add, spread, square_root, store_flat
+from recmodels.training.vectors import (
+    LANES,
+    Vector,
+    bounded,
+    load_flat,
+    multiply_add,
+    spread,
+    square_root,
+    store_flat,
+)
+
+Floats = npt.NDArray[np.float32]
+LongInts = npt.NDArray[np.int64]
 
 compiled = njit(error_model="numpy", nogil=True, cache=True)
 
 
 @compiled
-def read_rows(table, members, size, ids, steps_done, step, shrink, out):
+def read_rows(
+    table: Floats,
+    members: int,
+    size: int,
+    ids: LongInts,
+    steps_done: LongInts,
+    step: int,
+    shrink: Floats,
+    out: Floats,
+) -> None:
     """Copy the row of each sample, brought up to date.
 
     Args:
@@ -59,7 +78,7 @@ def read_rows(table, members, size, ids, steps_done, step, shrink, out):
 
 
 @njit(inline="always")
-def summed(gradients, first, sample_stride, order, start, end):
+def summed(gradients: Floats, first: int, sample_stride: int, order: LongInts, start: int, end: int) -> Vector:
     """Return the sum over samples order[start:end] of 16 neighbours, which begin at `first` for sample 0."""
     total = load_flat(gradients, first + order[start] * sample_stride)
     for k in range(start + 1, end):
@@ -68,9 +87,11 @@ def summed(gradients, first, sample_stride, order, start, end):
 
 
 @njit(inline="always")
-def summed_one(gradients, first, sample_stride, order, start, end):
+def summed_one(
+    gradients: Floats, first: int, sample_stride: int, order: LongInts, start: int, end: int
+) -> np.float32:
     """Return the same of one number."""
-    total = gradients[first + order[start] * sample_stride]
+    total: np.float32 = gradients[first + order[start] * sample_stride]
     for k in range(start + 1, end):
         total += gradients[first + order[k] * sample_stride]
     return total
@@ -78,9 +99,23 @@ def summed_one(gradients, first, sample_stride, order, start, end):
 
 @compiled
 def step_sgd(
-    table, members, size, gradients, member_stride, sample_stride, order, starts, distinct,
-    rates, decays, clip, steps_done, step, shrink, loss_decay,
-):  # fmt: skip
+    table: Floats,
+    members: int,
+    size: int,
+    gradients: Floats,
+    member_stride: int,
+    sample_stride: int,
+    order: LongInts,
+    starts: LongInts,
+    distinct: LongInts,
+    rates: Floats,
+    decays: Floats,
+    clip: np.float32,
+    steps_done: LongInts,
+    step: int,
+    shrink: Floats,
+    loss_decay: np.float32,
+) -> None:
     """Take a step of plain SGD on the rows that a batch touched.
 
     Args:
@@ -130,9 +165,20 @@ def step_sgd(
 
 @compiled
 def step_adagrad(
-    table, members, size, gradients, member_stride, sample_stride, order, starts, distinct,
-    rates, decays, clip, accumulator,
-):  # fmt: skip
+    table: Floats,
+    members: int,
+    size: int,
+    gradients: Floats,
+    member_stride: int,
+    sample_stride: int,
+    order: LongInts,
+    starts: LongInts,
+    distinct: LongInts,
+    rates: Floats,
+    decays: Floats,
+    clip: np.float32,
+    accumulator: Floats,
+) -> None:
     """Take a step of Adagrad, per element, on the rows that a batch touched.
 
     Args:
