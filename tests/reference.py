@@ -1,4 +1,7 @@
-"""The oracle for losses: plain torch in float64, written apart from gploss's own formulas.
+"""The oracle for losses: plain torch in float64, most operators written apart from gploss's own formulas.
+
+An operator that is not written here is computed from its row's value in float64, and differentiated by torch: that
+is what its compiled forms and its derivative are compared with.
 
 Where a function has a kink, or rounding is magnified a thousandfold, two right answers may differ. The samples
 where that is not so are marked `Reference.steady`: there, disturbing the value of every node, and what passes back
@@ -17,11 +20,12 @@ import numpy.typing as npt
 import torch
 
 from gploss.language.expression import Expression
+from gploss.language.formula import TORCH
+from gploss.language.operators import OPERATORS
 
 Floats = npt.NDArray[np.float64]
 
-#: Every operator of gploss once more.
-FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+_WRITTEN_APART: dict[str, Callable[..., torch.Tensor]] = {
     "add": torch.add,
     "mul": torch.mul,
     "max": torch.maximum,
@@ -37,7 +41,19 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "abs": torch.abs,
     "sqrt": lambda x: x.sign() * torch.sqrt(x.abs() + 1e-6),
     "exp": torch.exp,
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
 }
+
+
+def function(operator_name: str) -> Callable[..., torch.Tensor]:
+    """Return an operator as a torch function of its operands."""
+    operator = OPERATORS[operator_name]
+
+    def from_its_row(*operands: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(operator.operand_names, operands, strict=True))
+        return torch.as_tensor(operator.value.compute(TORCH, **named))
+
+    return _WRITTEN_APART.get(operator_name, from_its_row)
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ def _run(
             values[node] = torch.full_like(label, node.constant)
             continue
         operands = [edge(values[operand]) for operand in node.operands]
-        value = FUNCTIONS[node.head](*operands) if operands else terminals[node.head]
+        value = function(node.head)(*operands) if operands else terminals[node.head]
         if node.head in ("sigmoid", "tanh", "log"):
             near_one = operands[0] if node.head == "log" else value
             margin = torch.minimum(margin, (1 - near_one.detach().abs()).abs())

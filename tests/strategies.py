@@ -10,7 +10,7 @@ from gploss.language.grammar import Grammar
 from gploss.language.operators import unary
 
 #: A user's own operator: log(1 + e^x), written so that it does not overflow.
-SOFTPLUS = unary("softplus", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)")
+SOFTRAMP = unary("softramp", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)")
 
 GRAMMARS = {"standard": Grammar.standard(), "paper": Grammar.paper()}
 

@@ -44,13 +44,13 @@ USE_OPERATOR = """
 from gploss import ExpressionLoss, Grammar, screen
 import torch
 
-loss = Grammar.standard().parse("softplus(logit) - label * logit")
+loss = Grammar.standard().parse("square(label - softsign(logit))")
 assert screen([loss]).reasons == [None]
 score = torch.tensor([0.3, -2.0], requires_grad=True)
 value = ExpressionLoss(loss, scale=1.0)(score, torch.tensor([1.0, 0.0]))
-wanted = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor([1.0, 0.0]))
+wanted = (torch.tensor([1.0, 0.0]) - torch.nn.functional.softsign(score)).square().mean()
 assert torch.allclose(value, wanted)
-assert "softplus" in loss.latex()
+assert "softsign" in loss.latex()
 """
 
 

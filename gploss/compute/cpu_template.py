@@ -130,6 +130,19 @@ def log(x):
 
 
 @njit(inline="always")
+def log1p(x):
+    """Return the logarithm of 1 + x for x above -1, exact where x is small (W. Kahan, HP-15C handbook, 1982)."""
+    u = ONE + x
+    return log(u) * (x / (u - ONE)) if u != ONE and u < np.inf else (x if u == ONE else u)
+
+
+@njit(inline="always")
+def detach(x):
+    """Return x; its derivative is written in the operator's row."""
+    return x
+
+
+@njit(inline="always")
 def exp(x):
     """Return e to the power of x."""
     return np.exp(x)  # @exp

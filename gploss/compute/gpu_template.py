@@ -97,6 +97,20 @@ def op_log(x):
 
 
 @triton.jit
+def op_log1p(x):
+    """Return the logarithm of 1 + x for x above -1; the same steps as `log1p` on the CPU."""
+    u = 1.0 + x
+    result = op_log(u) * (x / (u - 1.0))
+    return tl.where(u == 1.0, x, tl.where(u < float("inf"), result, u))
+
+
+@triton.jit
+def op_detach(x):
+    """Return x; its derivative is written in the operator's row."""
+    return x
+
+
+@triton.jit
 def op_tanh(x):
     """Return the hyperbolic tangent; the same steps as `tanh_single` on the CPU."""
     size = tl.abs(x)

@@ -22,17 +22,19 @@ EPS: Final = 1e-6
 
 CONSTANTS: Final[Mapping[str, float]] = {"EPS": EPS}
 
-#: Functions that a formula may call, and how many arguments each takes.
+#: Functions that a formula may call, and how many arguments each takes; `detach(x)` is x, without derivative.
 FUNCTIONS: Final[Mapping[str, int]] = {
     "abs": 1,
     "sign": 1,
     "log": 1,
+    "log1p": 1,
     "exp": 1,
     "sqrt": 1,
     "tanh": 1,
     "sigmoid": 1,
     "maximum": 2,
     "minimum": 2,
+    "detach": 1,
 }
 
 _BINARY: Final[dict[type[ast.operator], str]] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -69,12 +71,14 @@ NUMPY: Final = Backend(
         "abs": np.abs,
         "sign": np.sign,
         "log": np.log,
+        "log1p": np.log1p,
         "exp": np.exp,
         "sqrt": np.sqrt,
         "tanh": np.tanh,
         "sigmoid": _numpy_sigmoid,
         "maximum": np.maximum,
         "minimum": np.minimum,
+        "detach": np.positive,
     },
     indicator=lambda condition, like: np.asarray(condition).astype(np.asarray(like).dtype),
 )
@@ -85,12 +89,14 @@ TORCH: Final = Backend(
         "abs": torch.abs,
         "sign": torch.sign,
         "log": torch.log,
+        "log1p": torch.log1p,
         "exp": torch.exp,
         "sqrt": torch.sqrt,
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "maximum": torch.maximum,
         "minimum": torch.minimum,
+        "detach": torch.detach,
     },
     indicator=lambda condition, like: condition.to(like.dtype),
 )

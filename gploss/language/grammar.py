@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -84,13 +84,22 @@ class Grammar:
         return cls("paper", PAPER_OPERATORS, ("pred", "label", "1"), False, "clamped", 10, 10)
 
     @classmethod
-    def standard(cls) -> Grammar:
+    def standard(cls, extra: Sequence[str] = ()) -> Grammar:
         """Return the default grammar: every operator, numeric constants, the logit, nothing clamped.
 
         It holds the operators registered at the time of the call, a user's own included.
+
+        Args:
+            extra: names of operators that are there for the asking (`Operator.opt_in`): softplus, stop_grad,
+                log_positive.
+
+        Example:
+            >>> Grammar.standard(extra=["softplus"]).parse("softplus(logit) - label * logit").size
+            4
         """
+        operators = tuple(name for name, row in OPERATORS.items() if not row.opt_in)
         terminals = ("pred", "label", "1", "logit")
-        return cls("standard", OPERATORS.names(), terminals, True, "plain", 15, 8)
+        return cls("standard", (*operators, *extra), terminals, True, "plain", 15, 8)
 
     @cached_property
     def unary(self) -> tuple[str, ...]:

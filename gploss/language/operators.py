@@ -1,10 +1,11 @@
 """One row an operator: its name, value, derivatives, and how it prints.
 
 The rows are AutoLossGen's operators (arXiv 2204.13160, table 1), those that its code defines and leaves off
-included. `log`, `inv` and `sqrt` are protected: they are finite at 0 and odd, and `EPS` is their guard.
+included. `log`, `inv` and `sqrt` are protected: they are finite at 0 and odd, and `EPS` is their guard. The last
+rows are there for who writes a loss, and in a search where they are asked for (`Operator.opt_in`).
 A user's own operator is one more row::
 
-    register_operator(unary("softplus", "0.5 * (x + abs(x)) + log(1 + exp(-abs(x)))", "sigmoid(x)"))
+    register_operator(unary("softsign", "x / (1 + abs(x))", "1 / ((1 + abs(x)) * (1 + abs(x)))"))
 
 Derivatives are written by hand and checked against automatic differentiation at registration. Where an operator
 has a kink, the mean of both sides holds there, as in torch: `max` and `min` share it between equal operands.
@@ -46,6 +47,7 @@ class Operator:
         commutative: the operands may change places without changing value or derivative.
         latex: template over `{x}`, or `{a}` and `{b}`.
         precedence: how the printed term binds: 1 as a sum or a sign, 2 as a product, 3 as a thing of its own.
+        opt_in: the grammar `standard` holds it only where it is asked for.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Operator:
     commutative: bool
     latex: str
     precedence: int = 3
+    opt_in: bool = False
 
     @property
     def arity(self) -> int:
@@ -75,7 +78,15 @@ class Operator:
         }
 
 
-def unary(name: str, value: str, derivative: str, latex: str | None = None, precedence: int = 3) -> Operator:
+def unary(
+    name: str,
+    value: str,
+    derivative: str,
+    latex: str | None = None,
+    precedence: int = 3,
+    *,
+    opt_in: bool = False,
+) -> Operator:
     """Make the row of an operator of one operand.
 
     Args:
@@ -84,6 +95,7 @@ def unary(name: str, value: str, derivative: str, latex: str | None = None, prec
         derivative: formula of `x` and `value`.
         latex: template over `{x}`; without one, the name in upright letters.
         precedence: see `Operator`.
+        opt_in: see `Operator`.
 
     Raises:
         FormulaError: a formula is outside of the language.
@@ -95,6 +107,7 @@ def unary(name: str, value: str, derivative: str, latex: str | None = None, prec
         commutative=False,
         latex=latex or rf"{_upright(name)}\left({{x}}\right)",
         precedence=precedence,
+        opt_in=opt_in,
     )
 
 
@@ -250,6 +263,15 @@ for _row in (
         latex=r"\sqrt{{{x}}}",
     ),
     unary("exp", "exp(x)", "value", latex=r"e^{{{x}}}"),
+    unary("softplus", "0.5 * x + 0.5 * abs(x) + log1p(exp(-abs(x)))", "sigmoid(x)", opt_in=True),
+    unary("stop_grad", "detach(x)", "0", latex=r"\operatorname{{sg}}\left({x}\right)", opt_in=True),
+    unary(  # the logarithm of what is positive; flat below EPS, where the odd one climbs again
+        "log_positive",
+        "log(x * (x > EPS) + EPS * (x <= EPS))",
+        "((x > EPS) + 0.5 * (x == EPS)) / (x * (x > EPS) + EPS * (x <= EPS))",
+        latex=r"\ln\left({x}\right)",
+        opt_in=True,
+    ),
 ):
     register_operator(_row)
 
