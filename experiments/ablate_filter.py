@@ -35,7 +35,6 @@ from experiments.parts import (
 )
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
-from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.screening.screening import Reason
@@ -44,6 +43,7 @@ from gploss.search.evaluation import Evaluation
 from gploss.search.record import Progress
 from gploss.search.reward import BaselineFilter
 from gploss.search.run import Callback, StopSearch
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -75,13 +75,13 @@ EXPLANATION: Final = (
     "seed."
 )
 
-_ALL_REASONS: Final = (Reason.ZERO_GRADIENT, Reason.NO_LABEL)
+_ALL_REASONS: Final = (Reason.ZERO_GRADIENT, Reason.NO_DEPENDENCE)
 
 VARIANTS: Final = {
     "the filter": Variant(),
     "without duplicates": Variant(duplicates=False),
     "without zero gradient": Variant(allow=(Reason.ZERO_GRADIENT,)),
-    "without label dependence": Variant(allow=(Reason.NO_LABEL,)),
+    "without label dependence": Variant(allow=(Reason.NO_DEPENDENCE,)),
     "with direction check": Variant(direction=True),
     "without baseline": Variant(baseline=False),
     "nothing filtered": Variant(duplicates=False, allow=_ALL_REASONS, baseline=False),
@@ -157,7 +157,7 @@ def warm_up(settings: Settings, split: Split) -> None:
     """Train one loss, so that no variant's clock pays for compiling."""
     for protocol in (settings.protocol, long_protocol(settings.protocol)):
         trainer = make_trainer(settings.model, protocol, settings.device)
-        LossEvaluator(split, trainer, epochs=1).evaluate([LOSSES["bce"]], {}, 1)
+        LossEvaluator(split, trainer, epochs=1).evaluate([LOSSES["bce"].expression], {}, 1)
 
 
 def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) -> dict[str, float]:

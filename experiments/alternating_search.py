@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.parts import (
-    NamedLoss,
     alternating,
     alternating_searcher,
     grammar_of,
@@ -22,11 +22,12 @@ from gploss.compute.program import Program
 from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression
 from gploss.report import plots
-from gploss.screening.screening import DIRECTION_NEEDED, DIRECTION_POINTS, right_directions
 from gploss.search.budget import Budget
 from gploss.search.cache import Cache
 from gploss.search.evaluation import Evaluation, Status
 from gploss.search.result import SearchResult
+from gploss.tasks import NamedLoss
+from gploss.tasks.pointwise import DIRECTION_NEEDED, DIRECTION_POINTS, POINTWISE, right_directions
 from recmodels.data.interactions import Split
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.training.protocol import Protocol
@@ -192,8 +193,8 @@ def check(settings: Settings, console: Console) -> None:
     rows = list(met.values())
     for first in range(0, len(rows), _AT_A_TIME):
         part = rows[first : first + _AT_A_TIME]
-        program = Program.compile([Expression.parse(str(row["expression"])) for row in part])
-        for row, right in zip(part, right_directions(program, range(len(part))).tolist(), strict=True):
+        counts = _right_directions([Expression.parse(str(row["expression"])) for row in part])
+        for row, right in zip(part, counts, strict=True):
             row["right"], row["valid"] = right, right > DIRECTION_NEEDED
     columns = ["expression", "searcher", "times", "gain", "reward", "complexity", "right", "valid"]
     table = pd.DataFrame(rows, columns=columns).sort_values(["gain", "complexity"], ascending=[False, True])
@@ -221,6 +222,11 @@ def _add(met: dict[str, dict[str, object]], evaluation: Evaluation, start: float
         "reward": evaluation.reward,
         "complexity": evaluation.expression.complexity,
     }
+
+
+def _right_directions(expressions: Sequence[Expression]) -> list[int]:
+    program = Program.compile(expressions, POINTWISE)
+    return [int(count) for count in right_directions(lambda points: program.losses(points)[1])]
 
 
 def survivors(settings: Settings) -> list[NamedLoss]:

@@ -22,17 +22,18 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from experiments.parts import NamedLoss, default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
+from experiments.parts import default_jobs, grammar_of, loss_curves, make_trainer, side_by_side
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
-from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.report.summary import readable_summary, summary
 from gploss.search.cache import Cache
 from gploss.search.result import SearchResult
 from gploss.search.searcher import SEARCHERS
+from gploss.tasks import NamedLoss
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -171,7 +172,7 @@ def reference_rewards(settings: Settings, split: Split, cache: Cache) -> dict[st
     rewards: dict[str, list[float]] = {name: [] for name in REFERENCES}
     for replicate in range(settings.seeds):
         evaluator = settings.evaluator(split, replicate, cache)
-        expressions = [LOSSES[name] for name in REFERENCES]
+        expressions = [LOSSES[name].expression for name in REFERENCES]
         for name, evaluation in zip(REFERENCES, evaluator.evaluate(expressions, {}, len(expressions)), strict=True):
             rewards[name].append(float("nan") if evaluation.reward is None else evaluation.reward)
     return {name: float(np.median(values)) for name, values in rewards.items()}
@@ -220,7 +221,7 @@ def evaluation_table(results: Sequence[SearchResult]) -> pd.DataFrame:
 
 def candidates(results: Sequence[SearchResult], settings: Settings) -> list[Candidate]:
     """Hand-made losses, and each searcher's best few over all replicates."""
-    chosen = [Candidate(name, HAND_MADE, LOSSES[name]) for name in REFERENCES]
+    chosen = [Candidate(name, HAND_MADE, LOSSES[name].expression) for name in REFERENCES]
     for searcher in settings.searchers:
         best = SearchResult.join(result for result in results if result.searcher == searcher).top(TOP)
         chosen += [
@@ -241,7 +242,7 @@ def write_plots(
     plots.save(plots.efficiency(evaluations, reference, metric), out / "efficiency.png")
     plots.save(plots.filters(evaluations), out / "filters.png")
     plots.save(plots.pareto(evaluations, metric), out / "pareto.png")
-    shown = [NamedLoss("bce", LOSSES["bce"])]
+    shown = [LOSSES["bce"]]
     for searcher in settings.searchers:
         best = SearchResult.join(result for result in results if result.searcher == searcher).best
         shown += [] if best is None else [NamedLoss(searcher, best.expression)]

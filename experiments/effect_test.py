@@ -15,7 +15,6 @@ from experiments.parts import (
     AUTHORS,
     RANKING_REPLICATE,
     TEST_REPLICATE,
-    NamedLoss,
     is_standard,
     long_protocol,
     loss_curves,
@@ -28,6 +27,7 @@ from gploss.report import plots
 from gploss.report import tables as report
 from gploss.search.cache import Cache
 from gploss.search.evaluation import Evaluation, Status
+from gploss.tasks import NamedLoss
 from recmodels.data.interactions import Split
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm

@@ -22,16 +22,17 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.compare_searchers import confirmation_sentence, confirmation_table
-from experiments.parts import NamedLoss, default_jobs, loss_curves, make_trainer, read_losses, side_by_side
+from experiments.parts import default_jobs, loss_curves, make_trainer, read_losses, side_by_side
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
-from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.search.cache import Cache
 from gploss.search.result import SearchResult
 from gploss.searchers.genetic import GeneticSearcher
+from gploss.tasks import NamedLoss
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
 from recmodels.data.splits import repeated_splits, rolling_splits
 from recmodels.datasets import load_dataset
@@ -120,9 +121,9 @@ def run(settings: Settings, *, resume: bool) -> None:
     arguments = [(settings, split, replicate, resume) for replicate in range(settings.seeds)]
     results = side_by_side(search, arguments, settings.jobs)
     found = [loss.expression for loss in SearchResult.join(results).top(settings.finalists + len(LOSSES))]
-    known = {loss.canonical() for _, loss in LOSSES.items()}
+    known = {loss.expression.canonical() for _, loss in LOSSES.items()}
     found = [loss for loss in found if loss.canonical() not in known][: settings.finalists]
-    candidates = [Candidate(name, HAND_MADE, loss) for name, loss in LOSSES.items()]
+    candidates = [Candidate(name, HAND_MADE, loss.expression) for name, loss in LOSSES.items()]
     candidates += [Candidate(f"found {place}", FOUND, loss) for place, loss in enumerate(found, start=1)]
     comparisons = confirm(
         candidates,
@@ -153,7 +154,7 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
             old.unlink()
     trainer = make_trainer(settings.model, STANDARD, settings.device)
     grammar = replace(Grammar.standard(), name="wide", max_size=_MAX_SIZE, max_depth=_MAX_DEPTH)
-    initial = [loss for _, loss in LOSSES.items()]
+    initial = [loss.expression for _, loss in LOSSES.items()]
     if settings.start_with is not None:
         initial += [loss.expression for loss in read_losses(settings.start_with)]
     with Cache(settings.out / "cache.sqlite") as cache:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,6 @@ import rl.searcher  # noqa: F401 (registers the searcher "rl")
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.language.parsing import ExpressionError
-from gploss.loss_function import LOSSES
 from gploss.registry import discover
 from gploss.report import plots
 from gploss.screening.screening import screen
@@ -25,6 +24,8 @@ from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
+from gploss.tasks import NamedLoss
+from gploss.tasks.pointwise import LOSSES
 from recmodels.evaluators.alternating import AlternatingEvaluator
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.models.base import MODELS, ModelFactory
@@ -104,14 +105,6 @@ def long_epochs(protocol: Protocol) -> int:
     return _PAPER_EPOCHS if protocol.name == "paper" else _STANDARD_EPOCHS
 
 
-@dataclass(frozen=True)
-class NamedLoss:
-    """A loss as a user gave it."""
-
-    name: str
-    expression: Expression
-
-
 def read_losses(path: Path) -> list[NamedLoss]:
     """Read losses from a text file: a line a formula or known name, which may begin with ``name:``.
 
@@ -128,7 +121,7 @@ def read_losses(path: Path) -> list[NamedLoss]:
         name, colon, formula = text.partition(":")
         formula = formula.strip() if colon else text
         try:
-            expression = LOSSES[formula] if formula in LOSSES else Expression.parse(formula)
+            expression = LOSSES[formula].expression if formula in LOSSES else Expression.parse(formula)
         except ExpressionError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         losses.append(NamedLoss(name.strip() if colon or formula in LOSSES else f"loss {number}", expression))
@@ -139,7 +132,7 @@ def read_losses(path: Path) -> list[NamedLoss]:
 
 def published() -> list[NamedLoss]:
     """Return the seven losses that AutoLossGen's authors compare."""
-    return [NamedLoss(name, LOSSES[name]) for name in AUTHORS]
+    return [LOSSES[name] for name in AUTHORS]
 
 
 def alternating(
@@ -189,11 +182,11 @@ def loss_curves(losses: Sequence[NamedLoss], scale_free: bool) -> dict[str, plot
     curves: dict[str, plots.Curves] = {}
     for loss in losses:
         program = screen([loss.expression], scale_free=scale_free).program
-        (ones, ones_gradient), (zeros, zeros_gradient) = (
-            program.losses(scores, np.full_like(scores, label)) for label in (1.0, 0.0)
+        (ones, ones_gradients), (zeros, zeros_gradients) = (
+            program.losses({"score": scores, "label": np.full_like(scores, label)}) for label in (1.0, 0.0)
         )
         name = loss.name if loss.name in LOSSES else f"{loss.name}: {loss.expression}"
-        curves[name] = (scores, ones[0], zeros[0], ones_gradient[0], zeros_gradient[0])
+        curves[name] = (scores, ones[0], zeros[0], ones_gradients["score"][0], zeros_gradients["score"][0])
     return curves
 
 

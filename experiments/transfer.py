@@ -23,7 +23,6 @@ from rich.console import Console
 
 from experiments.parts import (
     RANKING_REPLICATE,
-    NamedLoss,
     grammar_of,
     make_trainer,
     plain_searcher,
@@ -33,10 +32,10 @@ from experiments.parts import (
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.expression import Expression
-from gploss.loss_function import LOSSES
 from gploss.report import plots
 from gploss.report import tables as report
 from gploss.search.cache import Cache
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -189,7 +188,7 @@ def try_on(
         if record["key"] == key:
             return pd.DataFrame(record["rows"], columns=_COLUMNS)
     console.print(f"trying {len(losses)} losses: {target}")
-    hand_made = [*published(), NamedLoss("hinge", LOSSES["hinge"])]
+    hand_made = [*published(), LOSSES["hinge"]]
     candidates = [Candidate(loss.name, HAND_MADE, loss.expression) for loss in hand_made]
     candidates += [Candidate(str(source), f"found: {source}", loss) for source, loss in losses.items()]
     comparisons = confirm(

@@ -17,7 +17,8 @@ from gploss.language.formula import FormulaError
 from gploss.language.grammar import Grammar, GrammarError
 from gploss.language.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
 from gploss.language.parsing import ExpressionError, ParseError
-from gploss.loss_function import LOSSES, ExpressionLoss, Loss
+from gploss.language.terminals import TERMINALS, Terminal, TerminalError, register_terminal, terminal
+from gploss.loss_function import ExpressionLoss, Loss
 from gploss.registry import Registry, discover
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.budget import Budget
@@ -32,11 +33,16 @@ from gploss.search.run import StopSearch
 from gploss.search.searcher import SEARCHERS, AskTellSearcher, Searcher
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
+from gploss.tasks import TASKS, Input, NamedLoss, Task
+from gploss.tasks.pointwise import LOSSES, POINTWISE
 
 __all__ = [
     "LOSSES",
     "OPERATORS",
+    "POINTWISE",
     "SEARCHERS",
+    "TASKS",
+    "TERMINALS",
     "AskTellSearcher",
     "BaselineFilter",
     "Budget",
@@ -56,7 +62,9 @@ __all__ = [
     "GeneticSearcher",
     "Grammar",
     "GrammarError",
+    "Input",
     "Loss",
+    "NamedLoss",
     "Operator",
     "OperatorError",
     "ParseError",
@@ -72,11 +80,17 @@ __all__ = [
     "Searcher",
     "Status",
     "StopSearch",
+    "Task",
+    "Terminal",
+    "TerminalError",
     "binary",
     "discover",
     "register_operator",
+    "register_terminal",
     "screen",
+    "terminal",
     "unary",
 ]
 
+discover("gploss.tasks")
 discover("gploss.searchers")

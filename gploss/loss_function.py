@@ -1,17 +1,16 @@
-"""Losses: what a search ends with, and the hand-made and published ones that it has to beat, by name."""
+"""Losses as functions: what a search ends with."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
-from gploss.registry import Registry
 from gploss.screening.screening import screen
 
 
@@ -49,8 +48,8 @@ class ExpressionLoss:
     def __init__(self, expression: Expression, scale: float | None = None) -> None:
         if scale is None:
             screening = screen([expression])
-            if screening.reasons[0] is not None:
-                raise ValueError(f"{expression} cannot be a loss: {screening.reasons[0]}")
+            if screening.texts[0] is not None:
+                raise ValueError(f"{expression} cannot be a loss: {screening.texts[0]}")
             scale = float(screening.scales[0])
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive and finite, not {scale}")
@@ -91,43 +90,3 @@ class ExpressionLoss:
             return ExpressionLoss(Expression.parse(record["expression"]), float(record["scale"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no saved loss: {error}") from error
-
-
-def max_ratio(smoothing: float) -> Expression:
-    """Return AutoLossGen's MaxR (arXiv 2204.13160, section 5.5): max(y/p, p/y), both smoothed."""
-    up, down = _plus(smoothing)
-    return Expression.parse(f"max((label + {up}) / (pred + {down}), (pred + {up}) / (label + {down}))")
-
-
-def sum_ratio(smoothing: float) -> Expression:
-    """Return AutoLossGen's SumR: (y + p) / (y p), smoothed."""
-    up, down = _plus(smoothing)
-    return Expression.parse(f"(label + pred + {up}) / (label * pred + {down})")
-
-
-def log_min(smoothing: float) -> Expression:
-    """Return AutoLossGen's LogMin: log(1 / min(y, p)) (min(y, p) + y + p), smoothed."""
-    down = _plus(smoothing)[1]
-    return Expression.parse(f"m = min(label, pred); log(1 / (m + {down})) * (m + label + pred)")
-
-
-def _plus(smoothing: float) -> tuple[float, float]:
-    """What to add above and below a fraction: `inv` adds 1e-6 itself, but is 0 at 0."""
-    return smoothing, max(smoothing - 1e-6, 1e-12)
-
-
-#: Hand-made and published losses by name.
-LOSSES: Final[Registry[Expression]] = Registry("loss")
-
-for _name, _text in (
-    ("bce", "relu(logit) + log(1 + exp(neg(abs(logit)))) - label * logit"),
-    ("mse", "square(label - pred)"),
-    ("hinge", "relu(1 - (2 * label - 1) * logit)"),
-    ("focal", "-(label * square(1 - pred) * log(pred) + (1 - label) * square(pred) * log(1 - pred))"),
-    # torch.nn.HingeEmbeddingLoss on the score, as AutoLossGen's authors call it: unbounded where the label is 0
-    ("hinge_embedding", "label * relu(1 - logit) + (1 - label) * logit"),
-):
-    LOSSES.register(_name, Expression.parse(_text))
-LOSSES.register("maxr", max_ratio(1e-6))
-LOSSES.register("sumr", sum_ratio(1e-6))
-LOSSES.register("logmin", log_min(1e-6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import ItemsView, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -15,6 +15,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: what an entry is, as it appears in messages ("operator", "searcher", ...).
+        disjoint_from: a registry of another kind; no name may be in both.
 
     Attributes:
         removals: how often an entry was removed; after that, a name may stand for something else.
@@ -27,8 +28,12 @@ class Registry(Generic[T]):
         True
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, disjoint_from: Registry[Any] | None = None) -> None:
         self.kind = kind
+        self._others: list[Registry[Any]] = []
+        if disjoint_from is not None:
+            self._others.append(disjoint_from)
+            disjoint_from._others.append(self)
         self.removals = 0
         self._entries: dict[str, T] = {}
 
@@ -38,8 +43,11 @@ class Registry(Generic[T]):
         Registering the same object again changes nothing.
 
         Raises:
-            ValueError: another entry has that name.
+            ValueError: another entry has that name, or one of a registry that shares no names with this one.
         """
+        for other in self._others:
+            if name in other:
+                raise ValueError(f"the name {name!r} is that of a known {other.kind}; choose another name")
         present = self._entries.setdefault(name, item)
         if present is not item:
             raise ValueError(f"the name {name!r} is taken by another {self.kind}; choose another name")

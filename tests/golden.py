@@ -22,11 +22,11 @@ import torch
 
 import gploss
 from gploss.language.expression import Expression
-from gploss.loss_function import LOSSES
 from gploss.screening.screening import screen
 from gploss.search.evaluation import EvaluationKey
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
-from recmodels.evaluators.evaluator import LossEvaluator, program_text
+from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.fused.trainer import FusedTrainer
@@ -53,7 +53,7 @@ FORMULAS: Final = {
     "clamped": "clamped(add(mul(add(label, 0.01), inv(pred)), mul(pred, inv(add(label, 0.1)))))",
     "clamped, shared": "clamped(m = max(pred, label); add(inv(m), square(add(m, neg(mul(pred, label))))))",
 }
-EXPRESSIONS: Final = {name: LOSSES[name] for name in NAMED} | {
+EXPRESSIONS: Final = {name: LOSSES[name].expression for name in NAMED} | {
     name: Expression.parse(text) for name, text in FORMULAS.items()
 }
 
@@ -99,7 +99,7 @@ def identities() -> dict[str, Any]:
         name: {
             "text": str(expression),
             "canonical": str(expression.canonical()),
-            "program": program_text(screen([expression]).program.expressions[0]),
+            "program": screen([expression]).program.texts[0],
             "fingerprint": names[True][k],
             "fingerprint with scale": names[False][k],
         }

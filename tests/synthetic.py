@@ -13,6 +13,7 @@ from gploss.compute.program import Program
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.search.evaluation import Evaluation, Status
+from gploss.tasks.pointwise import POINTWISE
 
 #: A focal loss with both labels in one formula: (label - pred)^2 times the cross-entropy.
 FOCAL = (
@@ -23,14 +24,13 @@ FOCAL = (
 Gradients = npt.NDArray[np.float64]
 
 _QUANTILES = np.array([NormalDist(0.0, 1.5).inv_cdf((i + 0.5) / 64) for i in range(64)])
-SCORES = np.concatenate([_QUANTILES, _QUANTILES])
-LABELS = np.repeat([0.0, 1.0], 64)
+POINTS = {"score": np.concatenate([_QUANTILES, _QUANTILES]), "label": np.repeat([0.0, 1.0], 64)}
 
 
 def gradients(expressions: Sequence[Expression]) -> Gradients:
     """d loss / d score at the probes: (len(expressions), 128)."""
     with np.errstate(all="ignore"):
-        return np.asarray(Program.compile(list(expressions)).losses(SCORES[None, :], LABELS)[1], np.float64)
+        return np.asarray(Program.compile(list(expressions), POINTWISE).losses(POINTS)[1]["score"], np.float64)
 
 
 class SyntheticEvaluator:

@@ -103,7 +103,7 @@ from recmodels import MODELS, STANDARD, LossEvaluator, StackedTrainer, load_data
 
 split = load_dataset("two-groups")
 evaluator = LossEvaluator(split, StackedTrainer(MODELS["two-towers"], STANDARD, device="cpu"), epochs=4)
-(evaluation,) = evaluator.evaluate([LOSSES["bce"]], {}, 1)
+(evaluation,) = evaluator.evaluate([LOSSES["bce"].expression], {}, 1)
 print(evaluation.reward)
 assert evaluation.reward > 0.6
 """

@@ -32,11 +32,11 @@ from gploss.environment import environment, versions
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.loss_function import LOSSES
 from gploss.report import tables as report
 from gploss.screening.screening import screen
 from gploss.search.evaluation import Evaluation
 from gploss.searchers.genetic import GeneticSearcher
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
 from recmodels.datasets import data_folder, load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator
@@ -104,7 +104,7 @@ def one_row(interactions: Interactions) -> Interactions:
 def losses(count: int) -> list[Expression]:
     """Hand-made losses, in turn."""
     names = ("bce", "mse", "hinge", "focal")
-    return [LOSSES[names[k % len(names)]] for k in range(count)]
+    return [LOSSES[names[k % len(names)]].expression for k in range(count)]
 
 
 def epoch_seconds(trainer: Trainer, bench: Bench, count: int, epochs: int = 1) -> float:

@@ -1,4 +1,4 @@
-"""Compiled kernels: the operator table written into `cpu_template.py`, cached on disk by content.
+"""Compiled kernels: operators and a task's terminals written into `cpu_template.py`, cached on disk by content.
 
 The name of the cache folder is a hash of everything the code depends on (template, operators, terminals, versions
 of numba and Python), because numba itself would find an old kernel again after an imported file has changed. A
@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -25,9 +25,9 @@ import numba
 import pooch
 
 import gploss.compute.announce  # noqa: F401 (announces what is compiled)
+from gploss.compute.tables import Tables
 from gploss.language.formula import Formula
-from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
-from gploss.language.terminals import TERMINALS
+from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
 
 Precision = Literal["float32", "float64"]
 
@@ -43,41 +43,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GPLOSS_CACHE") or pooch.os_cache("gploss"))
 
 
-def load_kernels(precision: Precision) -> ModuleType:
-    """Return the interpreter of today's operator table, compiled on first use.
+@lru_cache(maxsize=8)
+def load_kernels(precision: Precision, tables: Tables) -> ModuleType:
+    """Return the interpreter of programs with these tables, compiled on first use.
 
     Args:
         precision: "float32" for training, "float64" for screening and fingerprints.
+        tables: of the programs.
 
     Raises:
         KernelError: the cache folder cannot be written.
     """
-    return _load(precision, _table())
-
-
-def opcode(operator_name: str) -> int:
-    """Return the number that stands for an operator in a program's instructions."""
-    return OPERATORS.names().index(operator_name)
-
-
-def _table() -> str:
-    """Everything outside of the template that the code depends on, as text."""
-    return json.dumps(
-        {
-            "operators": [operator.describe() for _, operator in OPERATORS.items()],
-            "terminals": [
-                [name, terminal.value.text, terminal.derivative and terminal.derivative.text]
-                for name, terminal in TERMINALS.items()
-            ],
-            "numba": numba.__version__,
-            "python": platform.python_version(),
-        }
-    )
-
-
-@lru_cache(maxsize=8)
-def _load(precision: Precision, table: str) -> ModuleType:
-    return import_source("gploss_kernels", _generate(precision), table)
+    versions = json.dumps({"numba": numba.__version__, "python": platform.python_version()})
+    return import_source("gploss_kernels", _generate(precision, tables), versions)
 
 
 def import_source(kind: str, source: str, depends_on: str) -> ModuleType:
@@ -118,24 +96,26 @@ def _write(path: Path, source: str) -> None:
         ) from error
 
 
-def _generate(precision: Precision) -> str:
-    """Write the operator table into the template."""
+def _generate(precision: Precision, tables: Tables) -> str:
+    """Write the tables into the template."""
     numbers: dict[str, str] = {}
 
     def number(value: float) -> str:
         name = f"NUMBER_{len(numbers)}"
         return numbers.setdefault(repr(value), name)
 
-    def code(formula: Formula, **variables: str) -> str:
+    def code(formula: Formula, variables: Mapping[str, str]) -> str:
         return formula.render(variables, number=number, indicator="(ONE if {} else ZERO)".format)
 
     sections = {
-        "forward": _forward(code),
-        "backward": _backward(code),
-        "terminals": _terminals(code),
-        "chain": _chain(code),
+        "forward": _forward(code, tables),
+        "backward": _backward(code, tables),
+        "terminals": _terminals(code, tables),
+        "chain": _chain(code, tables),
         "real": [f"REAL = np.{precision}"],
-        "terminal_count": [f"TERMINAL_COUNT = {len(TERMINALS)}"],
+        "input_count": [f"INPUT_COUNT = {len(tables.inputs)}"],
+        "gradient_count": [f"GRADIENT_COUNT = {len(tables.differentiable)}"],
+        "terminal_count": [f"TERMINAL_COUNT = {len(tables.terminals)}"],
         "clamp_low": [f"CLAMP_LOW = REAL({CLAMP_LOW!r})"],
         "clamp_high": [f"CLAMP_HIGH = REAL({CLAMP_HIGH!r})"],
     }
@@ -145,60 +125,66 @@ def _generate(precision: Precision) -> str:
     return fill_template(_TEMPLATE.read_text(), sections)
 
 
-Code = Callable[..., str]
+Code = Callable[[Formula, Mapping[str, str]], str]
 
 _OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row would cost more than the arithmetic
 
 
-def _forward(code: Code) -> list[str]:
+def _forward(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for number, (_, operator) in enumerate(OPERATORS.items()):
+    for number, operator in enumerate(tables.operators):
         operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
         lines += [
             f"elif opcode == {number}:  # {operator.name}",
             "    for j in range(n):",
-            f"        values[slot, j] = {code(operator.value, **operands)}",
+            f"        values[slot, j] = {code(operator.value, operands)}",
         ]
     return lines
 
 
-def _backward(code: Code) -> list[str]:
+def _backward(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for number, (_, operator) in enumerate(OPERATORS.items()):
-        operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
+    for number, operator in enumerate(tables.operators):
+        variables = dict(zip(operator.operand_names, _OPERANDS, strict=False)) | {"value": "values[slot, j]"}
         lines.append(f"elif opcode == {number}:  # {operator.name}")
         for bit, (formula, side) in enumerate(zip(operator.derivatives, ("left", "right"), strict=False)):
-            derivative = code(formula, **operands, value="values[slot, j]")
             lines += [
                 f"    if needs & {1 << bit}:",
                 "        for j in range(n):",
-                f"            adjoints[{side}, j] += adjoints[slot, j] * {derivative}",
+                f"            adjoints[{side}, j] += adjoints[slot, j] * {code(formula, variables)}",
             ]
     return lines
 
 
-def _terminals(code: Code) -> list[str]:
+def _terminals(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for slot, (_, terminal) in enumerate(TERMINALS.items()):
+    for slot, terminal in enumerate(tables.terminals):
         lines += [
             f"if used & {1 << slot}:  # {terminal.name}",
             "    for j in range(n):",
-            f"        values[{slot}, j] = {code(terminal.value, score='scores[j]', label='labels[j]')}",
+            f"        values[{slot}, j] = {code(terminal.value, _samples(tables))}",
         ]
     return lines
 
 
-def _chain(code: Code) -> list[str]:
+def _chain(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for slot, (_, terminal) in enumerate(TERMINALS.items()):
-        if terminal.derivative is not None:
-            derivative = code(terminal.derivative, score="scores[j]", label="labels[j]", value=f"values[{slot}, j]")
-            lines += [
-                f"if used & {1 << slot}:  # {terminal.name}",
-                "    for j in range(n):",
-                f"        gradients[j] += adjoints[{slot}, j] * {derivative}",
-            ]
+    for slot, terminal in enumerate(tables.terminals):
+        variables = _samples(tables) | {"value": f"values[{slot}, j]"}
+        for row, given in enumerate(tables.differentiable, start=len(tables.inputs) + 1):
+            if given in terminal.derivatives:
+                lines += [
+                    f"if used & {1 << slot}:  # {terminal.name}, by {given}",
+                    "    for j in range(n):",
+                    f"        samples[{row}, start + j] += "
+                    f"adjoints[{slot}, j] * {code(terminal.derivatives[given], variables)}",
+                ]
     return lines
+
+
+def _samples(tables: Tables) -> dict[str, str]:
+    """Return where the interpreter finds each input."""
+    return {given: f"samples[{row}, start + j]" for row, given in enumerate(tables.inputs)}
 
 
 def fill_template(template: str, sections: dict[str, list[str]]) -> str:

@@ -1,12 +1,14 @@
 """The interpreter of loss programs, before the operator table is written into it.
 
 This file is a template: `gploss.compute.cpu` replaces each line that ends in ``# @name`` by code from the rows of
-`gploss.language.operators` and `gploss.language.terminals`, stores the result under a hash of all its sources,
-and compiles it with numba. What stands here in the place of such a line is what the table would give for two rows,
-so that the file also reads, and passes the checks, as it is.
+`gploss.language.operators` and the terminals of a task, stores the result under a hash of all its sources, and
+compiles it with numba. What stands here in the place of such a line is what the tables would give for one operator,
+and one terminal, sigmoid(score), so that the file also reads, and passes the checks, as it is.
 
-A program is a list of instructions over slots: first the terminals, then its constants, then one slot an
-instruction. Values are computed for a block of samples at a time, forwards; derivatives by one sweep backwards.
+Samples come and go in one array, (INPUT_COUNT + 1 + GRADIENT_COUNT, samples): a row for each input of the task in
+its order, the losses, and a row of d loss/d input for each differentiable input. A program is a list of
+instructions over slots: first the terminals, then its constants, then one slot an instruction. Values are computed
+for a block of samples at a time, forwards; derivatives by one sweep backwards.
 
 `run_block` calls no other function and takes no view of an array: numba would count references at each, which for
 short loops costs more than the arithmetic, and makes threads wait for each other.
@@ -20,6 +22,8 @@ import numpy as np
 from numba import njit
 
 REAL = np.float64  # @real
+INPUT_COUNT = 1  # @input_count
+GRADIENT_COUNT = 1  # @gradient_count
 TERMINAL_COUNT = 1  # @terminal_count
 CLAMP_LOW = REAL(1e-5)  # @clamp_low
 CLAMP_HIGH = REAL(1e5)  # @clamp_high
@@ -224,49 +228,48 @@ def backward(instructions, clamped, first_slot, values, adjoints, n):
 
 
 @njit(inline="always")
-def terminals(used, scores, labels, values, n):
+def terminals(used, samples, start, values, n):
     """Fill in the terminals that a program uses.
 
     Args:
         used: bit t is set where terminal t occurs.
-        scores: (n,) model scores.
-        labels: (n,) labels.
+        samples: (rows, capacity), see above.
+        start: the first sample.
         values: (slots, BLOCK), written.
         n: number of samples, at most BLOCK.
     """
     if used & 1:  # @terminals
         for j in range(n):
-            values[0, j] = sigmoid(scores[j])
+            values[0, j] = sigmoid(samples[0, start + j])
 
 
 @njit(inline="always")
-def chain(used, multiplier, scores, labels, values, adjoints, gradients, n):
-    """Collect d loss/d score from the derivatives with respect to the terminals.
+def chain(used, multiplier, samples, start, values, adjoints, n):
+    """Collect the derivatives with respect to the inputs from those with respect to the terminals.
 
     Args:
         used: as in `terminals`.
-        multiplier: what the gradient is multiplied with.
-        scores: (n,) model scores.
-        labels: (n,) labels.
+        multiplier: what the gradients are multiplied with.
+        samples: (rows, capacity); the rows of gradients are written.
+        start: the first sample.
         values: (slots, BLOCK) of the forward sweep.
         adjoints: (slots, BLOCK) of the backward sweep.
-        gradients: (n,), written.
         n: number of samples, at most BLOCK.
     """
-    for j in range(n):
-        gradients[j] = ZERO
+    for row in range(INPUT_COUNT + 1, INPUT_COUNT + 1 + GRADIENT_COUNT):
+        for j in range(n):
+            samples[row, start + j] = ZERO
     if used & 1:  # @chain
         for j in range(n):
             value = values[0, j]
-            gradients[j] += adjoints[0, j] * (value * (ONE - value))
-    for j in range(n):
-        gradients[j] *= multiplier
+            samples[2, start + j] += adjoints[0, j] * (value * (ONE - value))
+    for row in range(INPUT_COUNT + 1, INPUT_COUNT + 1 + GRADIENT_COUNT):
+        for j in range(n):
+            samples[row, start + j] *= multiplier
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def run_block(
-    instructions, constants, root, used, clamped, multiplier, scores, labels, losses, gradients, values, adjoints
-):
+def run_block(instructions, constants, root, used, clamped, multiplier, samples, start, n, values, adjoints):
     """Run one program on at most BLOCK samples.
 
     Args:
@@ -275,16 +278,14 @@ def run_block(
         root: slot of the loss.
         used: bits of the terminals that occur.
         clamped: the program's semantics.
-        multiplier: what loss and gradient are multiplied with.
-        scores: (n,) model scores.
-        labels: (n,) labels.
-        losses: (n,), written.
-        gradients: (n,), written: d loss/d score.
+        multiplier: what loss and gradients are multiplied with.
+        samples: (rows, capacity), see above: the inputs are read, losses and gradients written.
+        start: the first sample.
+        n: number of samples.
         values: (slots, BLOCK) workspace.
         adjoints: (slots, BLOCK) workspace.
     """
-    n = scores.shape[0]
-    terminals(used, scores, labels, values, n)
+    terminals(used, samples, start, values, n)
     for c in range(constants.shape[0]):
         for j in range(n):
             values[TERMINAL_COUNT + c, j] = constants[c]
@@ -295,9 +296,9 @@ def run_block(
             adjoints[slot, j] = ZERO
     for j in range(n):
         adjoints[root, j] = ONE
-        losses[j] = values[root, j] * multiplier
+        samples[INPUT_COUNT, start + j] = values[root, j] * multiplier
     backward(instructions, clamped, first_slot, values, adjoints, n)
-    chain(used, multiplier, scores, labels, values, adjoints, gradients, n)
+    chain(used, multiplier, samples, start, values, adjoints, n)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -311,8 +312,7 @@ def run(
     clamped,
     multipliers,
     rows,
-    scores,
-    labels,
+    inputs,
     losses,
     gradients,
 ):
@@ -328,10 +328,9 @@ def run(
         clamped: (K,) bool.
         multipliers: (K,).
         rows: (M,) int64: the program of each row.
-        scores: (M, N) or (1, N) model scores.
-        labels: (M, N) or (1, N) labels.
+        inputs: INPUT_COUNT arrays, (M, N) or (1, N) each.
         losses: (M, N), written.
-        gradients: (M, N), written: d loss/d score.
+        gradients: (GRADIENT_COUNT, M, N), written: d loss/d input.
     """
     slots = 1
     for k in range(roots.shape[0]):
@@ -339,26 +338,24 @@ def run(
         slots = max(slots, TERMINAL_COUNT + constant_offsets[k + 1] - constant_offsets[k] + length)
     values = np.empty((slots, BLOCK), REAL)
     adjoints = np.empty((slots, BLOCK), REAL)
+    samples = np.empty((INPUT_COUNT + 1 + GRADIENT_COUNT, BLOCK), REAL)
     total = losses.shape[1]
     for m in range(rows.shape[0]):
         k = rows[m]
-        own_scores = scores[m if scores.shape[0] > 1 else 0]
-        own_labels = labels[m if labels.shape[0] > 1 else 0]
         own = instructions[instruction_offsets[k] : instruction_offsets[k + 1]]
         own_constants = constants[constant_offsets[k] : constant_offsets[k + 1]]
         for start in range(0, total, BLOCK):
-            end = min(start + BLOCK, total)
+            n = min(BLOCK, total - start)
+            for i in range(INPUT_COUNT):
+                given = inputs[i]
+                row = m if given.shape[0] > 1 else 0
+                for j in range(n):
+                    samples[i, j] = given[row, start + j]
             run_block(
-                own,
-                own_constants,
-                roots[k],
-                used[k],
-                clamped[k],
-                multipliers[k],
-                own_scores[start:end],
-                own_labels[start:end],
-                losses[m, start:end],
-                gradients[m, start:end],
-                values,
-                adjoints,
+                own, own_constants, roots[k], used[k], clamped[k], multipliers[k], samples, 0, n, values, adjoints
             )
+            for j in range(n):
+                losses[m, start + j] = samples[INPUT_COUNT, j]
+            for g in range(GRADIENT_COUNT):
+                for j in range(n):
+                    gradients[g, m, start + j] = samples[INPUT_COUNT + 1 + g, j]

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,9 @@ from types import ModuleType
 from typing import Final
 
 from gploss.compute.cpu import KernelError, fill_template, import_source
+from gploss.compute.tables import Tables
 from gploss.language.formula import Formula
-from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
-from gploss.language.terminals import TERMINALS
+from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
 
 _TEMPLATE: Final = Path(__file__).with_name("gpu_template.py")
 _IMPORT: Final = re.compile(r"^from gploss\.compute\.gpu_template import .*$\n?", re.MULTILINE)
@@ -40,10 +41,12 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
 
 
-def load_triton_kernels(source: Path | None = None) -> ModuleType:
-    """Return the interpreter of today's operator table for GPUs, with the kernels of a file that uses it.
+@lru_cache(maxsize=8)
+def load_triton_kernels(tables: Tables, source: Path | None = None) -> ModuleType:
+    """Return the interpreter of programs with these tables for GPUs, with the kernels of a file that uses it.
 
     Args:
+        tables: of the programs.
         source: a file whose line ``from gploss.compute.gpu_template import ...`` is replaced by the interpreter.
 
     Raises:
@@ -52,34 +55,14 @@ def load_triton_kernels(source: Path | None = None) -> ModuleType:
     reason = why_no_triton()
     if reason is not None:
         raise KernelError(f"there are no GPU kernels: {reason}")
-    return _load(source, _versions())
-
-
-def _versions() -> str:
-    """Everything outside of the sources that the generated code depends on, as text."""
-    return json.dumps(
-        {
-            "operators": [operator.describe() for _, operator in OPERATORS.items()],
-            "terminals": [
-                [name, terminal.value.text, terminal.derivative and terminal.derivative.text]
-                for name, terminal in TERMINALS.items()
-            ],
-            "triton": version("triton"),
-            "python": platform.python_version(),
-            "interpreted": interpreted(),
-        }
-    )
-
-
-@lru_cache(maxsize=8)
-def _load(source: Path | None, versions: str) -> ModuleType:
-    text = _generate()
+    text = _generate(tables)
     if source is not None:
         _, found, rest = _split(source.read_text())
         if not found:
             raise AssertionError(f"{source} does not use the interpreter")
         text += _HEADER.sub("", rest)
-    return import_source("gploss_triton", text, versions)
+    versions = {"triton": version("triton"), "python": platform.python_version(), "interpreted": interpreted()}
+    return import_source("gploss_triton", text, json.dumps(versions))
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -90,55 +73,56 @@ def _split(text: str) -> tuple[str, str, str]:
     return text[: match.start()], match[0], text[match.end() :]
 
 
-def _code(formula: Formula, **variables: str) -> str:
+def _code(formula: Formula, variables: Mapping[str, str]) -> str:
     return formula.render(variables, function="op_{}".format, indicator="tl.where({}, 1.0, 0.0)".format)
 
 
-def _generate() -> str:
-    """Write the operator table into the template."""
+def _generate(tables: Tables) -> str:
+    """Write the tables into the template."""
+    given = {name: name for name in tables.inputs}
     sections = {
-        "terminal_count": [f"TERMINAL_COUNT: tl.constexpr = tl.constexpr({len(TERMINALS)})"],
+        "terminal_count": [f"TERMINAL_COUNT: tl.constexpr = tl.constexpr({len(tables.terminals)})"],
         "clamp_low": [f"CLAMP_LOW: tl.constexpr = tl.constexpr({CLAMP_LOW!r})"],
         "clamp_high": [f"CLAMP_HIGH: tl.constexpr = tl.constexpr({CLAMP_HIGH!r})"],
         "terminals": [
-            f"tl.store(slots + {slot} * BLOCK + place, {_code(terminal.value, score='score', label='label')})"
-            for slot, (_, terminal) in enumerate(TERMINALS.items())
+            f"tl.store(slots + {slot} * BLOCK + place, {_code(terminal.value, given)})"
+            for slot, terminal in enumerate(tables.terminals)
         ],
-        "forward": _forward(),
-        "backward": _backward(),
-        "chain": _chain(),
+        "forward": _forward(tables),
+        "backward": _backward(tables),
+        "chain": _chain(tables, given),
     }
     return fill_template(_TEMPLATE.read_text(), sections)
 
 
-def _forward() -> list[str]:
+def _forward(tables: Tables) -> list[str]:
     lines = []
-    for number, (_, operator) in enumerate(OPERATORS.items()):
+    for number, operator in enumerate(tables.operators):
         operands = dict(zip(operator.operand_names, ("a", "b"), strict=False))
         lines += [
             f"elif opcode == {number}:  # {operator.name}",
-            f"    value = {_code(operator.value, **operands)}",
+            f"    value = {_code(operator.value, operands)}",
         ]
     return lines
 
 
-def _backward() -> list[str]:
+def _backward(tables: Tables) -> list[str]:
     lines = []
-    for number, (_, operator) in enumerate(OPERATORS.items()):
-        operands = dict(zip(operator.operand_names, ("a", "b"), strict=False))
+    for number, operator in enumerate(tables.operators):
+        variables = dict(zip(operator.operand_names, ("a", "b"), strict=False)) | {"value": "value"}
         lines.append(f"elif opcode == {number}:  # {operator.name}")
         lines += [
-            f"    {side} = adjoint * {_code(formula, **operands, value='value')}"
+            f"    {side} = adjoint * {_code(formula, variables)}"
             for formula, side in zip(operator.derivatives, ("to_left", "to_right"), strict=False)
         ]
     return lines
 
 
-def _chain() -> list[str]:
+def _chain(tables: Tables, given: Mapping[str, str]) -> list[str]:
     lines = []
-    for slot, (_, terminal) in enumerate(TERMINALS.items()):
-        if terminal.derivative is not None:
-            derivative = _code(terminal.derivative, score="score", label="label", value="value")
+    for slot, terminal in enumerate(tables.terminals):
+        for formula in terminal.derivatives.values():
+            derivative = _code(formula, {**given, "value": "value"})
             lines += [
                 f"if (terminals_used & {1 << slot}) != 0:  # {terminal.name}",
                 f"    value = tl.load(slots + {slot} * BLOCK + place)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +14,6 @@ import torch
 
 from gploss.compute.gpu import load_triton_kernels
 from gploss.compute.program import Program
-from gploss.language.terminals import TERMINALS
 
 #: Samples that the GPU's interpreter takes at a time, and the warps that share them.
 BLOCK: Final = 128
@@ -27,15 +26,18 @@ def launching_on(device: torch.device) -> AbstractContextManager[object]:
 
 
 class LossKernel(ABC):
-    """Differentiates the losses of A members, for one epoch, and marks those that diverge."""
+    """Differentiates the losses of A members, for one epoch, and marks those that diverge.
+
+    The task has one input that comes from the model: the score.
+    """
 
     @abstractmethod
-    def pulls(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return d (mean loss)/d score, (A, B), like the scores; a member with a non-finite one is no longer moved.
 
         Args:
             scores: (A, B).
-            labels: (B,) float32.
+            inputs: (B,) float32 each: what the task's losses are given beside the score, by name.
         """
 
     @abstractmethod
@@ -52,6 +54,7 @@ class LossKernel(ABC):
             device: where the scores are.
 
         Raises:
+            ValueError: the task has several inputs that come from the model.
             KernelError: the device is a GPU, and Triton is not there.
         """
         if device.type == "cpu":
@@ -63,18 +66,23 @@ class CompiledLosses(LossKernel):
     """On the CPU; arguments as in `LossKernel.of`."""
 
     def __init__(self, program: Program, rows: Sequence[int]) -> None:
+        self._score = program.task.score
+        self._names = program.tables.inputs
         self._run = program.runner(np.array(rows, np.int64))
         self._diverged = np.zeros(len(rows), np.bool_)
 
-    def pulls(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return d (mean loss)/d score; see `LossKernel.pulls`."""
-        _, gradients = self._run(scores.detach().float().contiguous().numpy(), labels.unsqueeze(0).numpy())
+        given = {name: column.unsqueeze(0).numpy() for name, column in inputs.items()}
+        given[self._score] = scores.detach().float().contiguous().numpy()
+        nothing = np.zeros((1, scores.shape[1]), np.float32)  # in the place of what no loss uses
+        _, (gradients,) = self._run([given.get(name, nothing) for name in self._names])
         finite = np.isfinite(gradients)
         if not finite.all():
             self._diverged |= ~finite.all(axis=1)
         if self._diverged.any():
             gradients[self._diverged] = 0.0
-        gradients /= len(labels)
+        gradients /= scores.shape[1]
         return torch.from_numpy(gradients).to(scores)
 
     def diverged(self) -> npt.NDArray[np.bool_]:
@@ -105,10 +113,7 @@ class DeviceProgram:
             rows: (A,) which of them each member uses.
             device: where to.
 
-        Raises:
-            RuntimeError: an operator of the program was unregistered since.
         """
-        program.check_operators()
         lengths = np.diff(program.instruction_offsets) + np.diff(program.constant_offsets)
         arrays: tuple[npt.NDArray[Any], ...] = (
             program.instructions,
@@ -125,7 +130,7 @@ class DeviceProgram:
         return DeviceProgram(
             tuple(torch.tensor(array, device=device) for array in filled),
             torch.tensor(np.asarray(rows, np.int64), device=device),
-            len(TERMINALS) + int(lengths.max(initial=0)),
+            len(program.tables.terminals) + int(lengths.max(initial=0)),
         )
 
     def take(self, index: torch.Tensor) -> DeviceProgram:
@@ -141,12 +146,12 @@ class TritonLosses(LossKernel):
     """
 
     def __init__(self, program: Program, rows: Sequence[int], device: torch.device) -> None:
-        self._kernel = load_triton_kernels().differentiate
+        self._kernel = load_triton_kernels(program.tables).differentiate
         self._program = DeviceProgram.of(program, rows, device)
         self._workspace = torch.empty((len(rows), 2 * self._program.slots * BLOCK), device=device)
         self._diverged = torch.zeros(len(rows), dtype=torch.int32, device=device)
 
-    def pulls(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return d (mean loss)/d score; see `LossKernel.pulls`."""
         values = scores.detach().float().contiguous()
         pulls = torch.empty_like(values)
@@ -155,7 +160,7 @@ class TritonLosses(LossKernel):
                 *self._program.tables,
                 self._program.rows,
                 values,
-                labels,
+                inputs["label"],
                 values.shape[1],
                 self._diverged,
                 pulls,

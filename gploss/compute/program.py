@@ -6,8 +6,9 @@ form, so that formulas which only differ in the order of operands are one and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gploss.compute.cpu import load_kernels
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
-from gploss.language.operators import OPERATORS, Operator
-from gploss.language.terminals import TERMINALS
+from gploss.tasks import Task
+
+#: Computes losses (M, N) and gradients (D, M, N) from an array for each input of the task, in the task's order.
+Run = Callable[[Sequence[npt.NDArray[Any]]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Program:
     """K compiled losses.
 
     Attributes:
+        task: what the losses are given.
         expressions: the K canonical expressions.
         multipliers: (K,) float64: what each loss is multiplied with (1/s where losses are made scale-free).
         instructions: (total, 4) int32, one row an instruction: opcode, left slot, right slot, and bits that say
@@ -34,9 +39,10 @@ class Program:
         roots: (K,) int32: slot of the loss. Slots are terminals, then constants, then instructions.
         used: (K,) int64: bit t is set where terminal t occurs.
         clamped: (K,) bool: the authors' clamp follows every operator.
-        operators: the operators that the opcodes number.
+        tables: operators, inputs and terminals that opcodes and slots number.
     """
 
+    task: Task
     expressions: tuple[Expression, ...]
     multipliers: npt.NDArray[np.float64]
     instructions: npt.NDArray[np.int32]
@@ -46,29 +52,39 @@ class Program:
     roots: npt.NDArray[np.int32]
     used: npt.NDArray[np.int64]
     clamped: npt.NDArray[np.bool_]
-    operators: tuple[Operator, ...]
+    tables: Tables
     _cast: dict[str, tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]] = field(
         default_factory=dict, repr=False
     )
 
     @staticmethod
-    def compile(expressions: Sequence[Expression], multipliers: npt.NDArray[np.float64] | None = None) -> Program:
+    def compile(
+        expressions: Sequence[Expression], task: Task, multipliers: npt.NDArray[np.float64] | None = None
+    ) -> Program:
         """Compile expressions.
 
         Args:
             expressions: K of them, of any semantics, mixed as you like.
+            task: what the losses are given.
             multipliers: (K,) what each loss is multiplied with; 1 by default.
 
+        Raises:
+            ValueError: an expression uses a terminal that the task does not have.
+
         Example:
-            >>> program = Program.compile([Expression.parse("square(label - pred)")])
-            >>> loss, gradient = program.losses(np.array([[0.0, 2.0]]), np.array([1.0, 0.0]))
-            >>> loss.round(3), gradient.round(3)
+            >>> from gploss.tasks.pointwise import POINTWISE
+            >>> program = Program.compile([Expression.parse("square(label - pred)")], POINTWISE)
+            >>> loss, gradients = program.losses({"score": np.array([0.0, 2.0]), "label": np.array([1.0, 0.0])})
+            >>> loss.round(3), gradients["score"].round(3)
             (array([[0.25 , 0.776]]), array([[-0.25 ,  0.185]]))
         """
         canonical = tuple(expression.canonical() for expression in expressions)
-        opcodes = {name: (number, OPERATORS[name].arity) for number, name in enumerate(OPERATORS)}
-        terminals = {name: number for number, name in enumerate(TERMINALS)}
-        differentiable = {name for name, row in TERMINALS.items() if row.derivative is not None}
+        tables = Tables.of(task)
+        opcodes = {row.name: (number, row.arity) for number, row in enumerate(tables.operators)}
+        terminals = {row.name: number for number, row in enumerate(tables.terminals)}
+        differentiable = {
+            row.name for row in tables.terminals if not row.derivatives.keys().isdisjoint(tables.differentiable)
+        }
         instructions: list[tuple[int, int, int, int]] = []
         instruction_offsets = [0]
         constants: list[float] = []
@@ -76,6 +92,12 @@ class Program:
         roots: list[int] = []
         used: list[int] = []
         for expression in canonical:
+            if not expression.terminals <= terminals.keys():
+                strange = min(expression.terminals - terminals.keys())
+                raise ValueError(
+                    f"{expression} uses {strange!r}, which the task {task.name!r} does not have; "
+                    f"it has {', '.join(terminals)}"
+                )
             nodes = expression.nodes()
             slots: dict[Expression, int] = {}
             slot = len(terminals)
@@ -106,6 +128,7 @@ class Program:
             roots.append(slots[expression])
             used.append(bits)
         return Program(
+            task=task,
             expressions=canonical,
             multipliers=np.ones(len(canonical)) if multipliers is None else np.asarray(multipliers, np.float64),
             instructions=np.array(instructions, np.int32).reshape(-1, 4),
@@ -115,7 +138,7 @@ class Program:
             roots=np.array(roots, np.int32),
             used=np.array(used, np.int64),
             clamped=np.array([expression.semantics == "clamped" for expression in canonical], np.bool_),
-            operators=tuple(row for _, row in OPERATORS.items()),
+            tables=tables,
         )
 
     def __post_init__(self) -> None:
@@ -123,62 +146,92 @@ class Program:
             raise ValueError(f"{len(self.expressions)} losses, but multipliers have shape {self.multipliers.shape}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave compiled code behind: another process loads its own, after `check_operators`."""
+        """Leave compiled code behind: another process loads its own."""
         return {**self.__dict__, "_cast": {}}
 
     def __len__(self) -> int:
         return len(self.expressions)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """K texts that name the losses in caches; operators and terminals of a user's own are spelt out."""
+        return [self.tables.text_of(expression) for expression in self.expressions]
 
     def scaled(self, multipliers: npt.NDArray[np.float64]) -> Program:
         """Return the same losses with other multipliers, shape (K,)."""
         return replace(self, multipliers=np.asarray(multipliers, np.float64), _cast={})
 
     def losses(
-        self,
-        scores: npt.NDArray[Any],
-        labels: npt.NDArray[Any],
-        rows: npt.NDArray[np.int64] | None = None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Compute losses and their total derivatives with respect to the score.
+        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+        """Compute losses and their total derivatives with respect to each differentiable input.
 
         Args:
-            scores: (M, N), or (1, N) for all rows alike; its dtype, float32 or float64, is computed in.
-            labels: (N,), (1, N) or (M, N).
+            inputs: an array for each input of the task: (M, N), or (N,) or (1, N) for all rows alike. Those that no
+                loss uses may be left out. The dtype of the differentiable ones, float32 or float64, is computed in.
             rows: (M,) which of the K losses each row uses; all K in order by default.
 
         Returns:
-            Losses (M, N) and d loss/d score (M, N). A NaN or infinity stays in its own element.
+            Losses (M, N), and d loss/d input (M, N) by input. A NaN or infinity stays in its own element.
 
         Raises:
-            ValueError: the shapes do not fit, or a row names no loss.
-            RuntimeError: an operator of the program was unregistered since.
+            ValueError: an input is missing or unknown, the shapes do not fit, or a row names no loss.
         """
-        real = np.float32 if scores.dtype == np.float32 else np.float64
         if rows is None:
             rows = np.arange(len(self), dtype=np.int64)
-        scores, labels = np.atleast_2d(scores), np.atleast_2d(labels)
-        self._check_shapes(len(rows), scores.shape, labels.shape)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
+        elif len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise ValueError(f"rows name losses {rows.min()} to {rows.max()}, but there are {len(self)}")
-        run = self.runner(np.ascontiguousarray(rows, np.int64), real)
-        return run(np.ascontiguousarray(scores, real), np.ascontiguousarray(labels, real))
+        self.check_inputs(inputs)
+        scores = [inputs[name] for name in self.tables.differentiable]
+        real = np.float32 if all(column.dtype == np.float32 for column in scores) else np.float64
+        nothing = np.zeros(scores[0].shape[-1])  # in the place of what no loss uses
+        arrays = {
+            name: np.ascontiguousarray(np.atleast_2d(inputs.get(name, nothing)), real)
+            for name in self.tables.inputs
+        }
+        self._check_shapes(len(rows), {name: array.shape for name, array in arrays.items()})
+        losses, gradients = self.runner(np.ascontiguousarray(rows, np.int64), real)(list(arrays.values()))
+        return losses, dict(zip(self.tables.differentiable, gradients, strict=True))
 
-    def runner(
-        self, rows: npt.NDArray[np.int64], real: type[np.floating[Any]] = np.float32
-    ) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    @cached_property
+    def uses(self) -> tuple[str, ...]:
+        """Names of the inputs that the losses use, in the task's order; the differentiable ones always are."""
+        bits = int(np.bitwise_or.reduce(self.used, initial=0))
+        read = set(self.tables.differentiable)
+        for slot, row in enumerate(self.tables.terminals):
+            if bits >> slot & 1:
+                read |= set(row.value.variables)
+        return tuple(name for name in self.tables.inputs if name in read)
+
+    def check_inputs(self, names: Collection[str]) -> None:
+        """Check that there is every input that the losses use, and no unknown one.
+
+        Args:
+            names: of the inputs that are there.
+
+        Raises:
+            ValueError: one is missing, or unknown.
+        """
+        for name in names:
+            if name not in self.tables.inputs:
+                raise ValueError(
+                    f"the task {self.task.name!r} has no input {name!r}; it has {', '.join(self.tables.inputs)}"
+                )
+        for name in self.uses:
+            if name not in names:
+                wanted = ", ".join(self.uses)
+                raise ValueError(f"the losses use the input {name!r}, which is not there; give {wanted}")
+
+    def runner(self, rows: npt.NDArray[np.int64], real: type[np.floating[Any]] = np.float32) -> Run:
         """Return `losses` for fixed rows without its checks, for who calls it a thousand times.
 
         Args:
             rows: (M,) which of the K losses each row uses.
-            real: dtype of the scores and labels that the result takes, np.float32 or np.float64; they have to be
-                contiguous, (M, N) or (1, N).
-
-        Raises:
-            RuntimeError: an operator of the program was unregistered since.
+            real: dtype of the arrays that the result takes, np.float32 or np.float64; they have to be contiguous,
+                (M, N) or (1, N), one for each input of the task in its order.
         """
         if real.__name__ not in self._cast:
-            self.check_operators()
-            kernels = load_kernels("float32" if real is np.float32 else "float64")
+            kernels = load_kernels("float32" if real is np.float32 else "float64", self.tables)
             with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
                 self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
         kernels, constants, multipliers = self._cast[real.__name__]
@@ -186,26 +239,22 @@ class Program:
             self.instructions, self.instruction_offsets, constants, self.constant_offsets,
             self.roots, self.used, self.clamped, multipliers, rows,
         )  # fmt: skip
+        depth = len(self.tables.differentiable)
 
-        def run(scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-            losses = np.empty((len(rows), scores.shape[-1]), real)
-            gradients = np.empty_like(losses)
-            kernels.run(*programs, scores, labels, losses, gradients)
+        def run(inputs: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+            losses = np.empty((len(rows), inputs[0].shape[-1]), real)
+            gradients = np.empty((depth, *losses.shape), real)
+            kernels.run(*programs, tuple(inputs), losses, gradients)
             return losses, gradients
 
         return run
 
-    def _check_shapes(self, count: int, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    def _check_shapes(self, count: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Compiled code checks no bounds."""
-        for name, shape in (("scores", scores), ("labels", labels)):
-            if len(shape) != 2 or shape[0] not in (1, count) or shape[1] != scores[1]:
+        samples = next(iter(shapes.values()))[-1]
+        for name, shape in shapes.items():
+            if len(shape) != 2 or shape[0] not in (1, count) or shape[1] != samples:
                 raise ValueError(
-                    f"{name} of shape {shape} for {count} rows of {scores[-1]} samples; "
-                    f"give ({scores[-1]},), (1, {scores[-1]}) or ({count}, {scores[-1]})"
+                    f"{name} of shape {shape} for {count} rows of {samples} samples; "
+                    f"give ({samples},), (1, {samples}) or ({count}, {samples})"
                 )
-
-    def check_operators(self) -> None:
-        """Opcodes are places in the operator table; operators that were added since come after."""
-        now = tuple(row for _, row in OPERATORS.items())
-        if now[: len(self.operators)] != self.operators:
-            raise RuntimeError("the operators have changed since this program was compiled; compile it again")

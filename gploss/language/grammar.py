@@ -18,6 +18,8 @@ from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError
 from gploss.language.terminals import TERMINALS
+from gploss.tasks import Task
+from gploss.tasks.pointwise import PAPER_LEAVES, POINTWISE
 
 #: AutoLossGen's nine operators (arXiv 2204.13160, table 1).
 PAPER_OPERATORS: Final = ("add", "mul", "max", "min", "neg", "identity", "log", "square", "inv")
@@ -81,15 +83,16 @@ class Grammar:
     @classmethod
     def paper(cls) -> Grammar:
         """Return AutoLossGen's own grammar: nine operators, ten steps, every value clamped."""
-        return cls("paper", PAPER_OPERATORS, ("pred", "label", "1"), False, "clamped", 10, 10)
+        return cls("paper", PAPER_OPERATORS, PAPER_LEAVES, False, "clamped", 10, 10)
 
     @classmethod
-    def standard(cls, extra: Sequence[str] = ()) -> Grammar:
-        """Return the default grammar: every operator, numeric constants, the logit, nothing clamped.
+    def standard(cls, task: Task = POINTWISE, extra: Sequence[str] = ()) -> Grammar:
+        """Return the default grammar of a task: every operator, its leaves, numeric constants, nothing clamped.
 
         It holds the operators registered at the time of the call, a user's own included.
 
         Args:
+            task: what losses are given.
             extra: names of operators that are there for the asking (`Operator.opt_in`): softplus, stop_grad,
                 log_positive.
 
@@ -98,8 +101,7 @@ class Grammar:
             4
         """
         operators = tuple(name for name, row in OPERATORS.items() if not row.opt_in)
-        terminals = ("pred", "label", "1", "logit")
-        return cls("standard", (*operators, *extra), terminals, True, "plain", 15, 8)
+        return cls("standard", (*operators, *extra), task.leaves, True, "plain", 15, 8)
 
     @cached_property
     def unary(self) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ class Grammar:
         terminals = [TERMINALS[name] for name in self.terminals if name in TERMINALS]
         return asdict(self) | {
             "operators": [dict(OPERATORS[name].describe()) for name in self.operators],
-            "inputs": [[terminal.name, terminal.value.text] for terminal in terminals],
+            "inputs": [dict(terminal.describe()) for terminal in terminals],
         }
 
     @cached_property

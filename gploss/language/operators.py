@@ -13,16 +13,14 @@ has a kink, the mean of both sides holds there, as in torch: `max` and `min` sha
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
 
+from gploss.language.checks import sample_points, trouble_with_formulas, trouble_with_name
 from gploss.language.formula import TORCH, Formula
-from gploss.language.terminals import TERMINALS
 from gploss.registry import Registry
 
 Semantics = Literal["plain", "clamped"]
@@ -30,10 +28,6 @@ Semantics = Literal["plain", "clamped"]
 #: The authors' clamp of every operator's value (semantics "clamped"); no gradient outside.
 CLAMP_LOW: Final = 1e-5
 CLAMP_HIGH: Final = 1e5
-
-#: Names that the text of an expression uses for something else; t1, t2, ... name shared parts.
-RESERVED: Final = frozenset({"clamped", "sub", "div", *TERMINALS})
-SHARED_PART: Final = re.compile(r"t[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -167,12 +161,11 @@ def register_operator(operator: Operator) -> Operator:
         OperatorError: a name that cannot be written in an expression, a LaTeX template that does not print every
             operand, a value that is not finite on ordinary input, a derivative that differs from automatic
             differentiation, or operands that do not commute.
-        ValueError: another operator has that name.
+        ValueError: another operator or a terminal has that name.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", operator.name) or keyword.iskeyword(operator.name):
-        raise OperatorError(f"{operator.name!r} is no operator name: use lower-case letters, digits and _")
-    if operator.name in RESERVED or SHARED_PART.fullmatch(operator.name):
-        raise OperatorError(f"{operator.name!r} has a meaning of its own in the text of expressions")
+    trouble = trouble_with_name(operator.name)
+    if trouble is not None:
+        raise OperatorError(f"{operator.name!r} is no operator name: {trouble}")
     _check_latex(operator)
     _check(operator)
     return OPERATORS.register(operator.name, operator)
@@ -193,35 +186,14 @@ def _check_latex(operator: Operator) -> None:
 
 
 def _check(operator: Operator) -> None:
-    """Compare value and derivatives with automatic differentiation in float64, away from kinks."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (operator.arity, 256)
-    samples = torch.rand(shape, generator=generator, dtype=torch.float64) * 6 - 3
-    operands = [row.requires_grad_() for row in samples.unbind()]
-    named = dict(zip(operator.operand_names, operands, strict=True))
-    value = operator.value.compute(TORCH, **named)
-    if not isinstance(value, torch.Tensor) or value.shape != operands[0].shape:
-        raise OperatorError(f"operator {operator.name!r}: its value {operator.value.text!r} uses no operand")
-    if not bool(value.isfinite().all()):
-        at = {name: float(column.detach()[~value.isfinite()][0]) for name, column in named.items()}
-        raise OperatorError(f"operator {operator.name!r}: value is not finite at {at}; guard it with EPS")
-    constant: tuple[torch.Tensor | None, ...] = (None,) * operator.arity
-    expected = torch.autograd.grad(value.sum(), operands, allow_unused=True) if value.requires_grad else constant
-    for formula, gradient, name in zip(operator.derivatives, expected, operator.operand_names, strict=True):
-        wanted = torch.zeros_like(value) if gradient is None else gradient
-        with torch.no_grad():
-            found = torch.as_tensor(formula.compute(TORCH, **named, value=value)).expand_as(wanted)
-        wrong = ~torch.isclose(found.double(), wanted, rtol=1e-9, atol=1e-12)
-        if bool(wrong.any()):
-            i = int(wrong.nonzero()[0, 0])
-            at = {key: float(column.detach()[i]) for key, column in named.items()}
-            raise OperatorError(
-                f"operator {operator.name!r}: d/d{name} is {float(wanted[i]):.6g} at {at}, "
-                f"but {formula.text!r} gives {float(found[i]):.6g}"
-            )
+    """Compare value and derivatives with automatic differentiation, and the operands in either order."""
+    derivatives = dict(zip(operator.operand_names, operator.derivatives, strict=True))
+    trouble = trouble_with_formulas(operator.value, derivatives)
+    if trouble is not None:
+        raise OperatorError(f"operator {operator.name!r}: {trouble}")
     if operator.commutative:
-        a, b = operands
-        if not torch.equal(value, operator.value.compute(TORCH, a=b, b=a)):
+        a, b = sample_points(operator.operand_names).values()
+        if not torch.equal(operator.value.compute(TORCH, a=a, b=b), operator.value.compute(TORCH, a=b, b=a)):
             raise OperatorError(f"operator {operator.name!r} is declared commutative, but a and b do not commute")
 
 
@@ -275,5 +247,5 @@ for _row in (
 ):
     register_operator(_row)
 
-#: Names of gploss's own operators, whose formulas change with its version alone.
-BUILT_IN: Final = frozenset(OPERATORS)
+#: gploss's own operators, whose formulas change with its version alone.
+BUILT_IN: Final = tuple(row for _, row in OPERATORS.items())

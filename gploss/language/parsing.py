@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import keyword
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-from gploss.language.operators import OPERATORS, RESERVED, SHARED_PART, Semantics
+from gploss.language.checks import trouble_with_name
+from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.terminals import TERMINALS
 
 N = TypeVar("N")
@@ -57,10 +57,11 @@ def check_constant_name(name: str) -> None:
     Raises:
         ExpressionError: it cannot be written in an expression, or means something else there.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ExpressionError(f"{name!r} is no name of a constant: use lower-case letters, digits and _")
-    if name in RESERVED or name in OPERATORS or name in TERMINALS or SHARED_PART.fullmatch(name):
-        raise ExpressionError(f"{name!r} is no name of a constant: it has a meaning of its own in expressions")
+    trouble = trouble_with_name(name)
+    if trouble is None and (name in OPERATORS or name in TERMINALS):
+        trouble = "it has a meaning of its own in expressions"
+    if trouble is not None:
+        raise ExpressionError(f"{name!r} is no name of a constant: {trouble}")
 
 
 def parse(text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N] | None = None) -> N:

@@ -1,13 +1,12 @@
-"""Fixed, versioned points at which losses are looked at before anything is trained.
+"""What losses do at a task's probes: fixed points at which they are looked at before anything is trained.
 
-64 scores at normal quantiles with standard deviation 1.5, with labels 1 and 0 in turn; and the same scores with
-the labels flipped. Everything that depends on them carries `PROBE_VERSION`.
+Everything that depends on the built-in tasks' probes carries `PROBE_VERSION`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -17,40 +16,37 @@ from gploss.compute.program import Program
 
 PROBE_VERSION: Final = 1
 
-#: (64,) probe scores, ascending.
-SCORES: Final = np.array([NormalDist(0, 1.5).inv_cdf((i + 0.5) / 64) for i in range(64)])
-
-#: (64,) probe labels: half 1, half 0, so that neighbours differ.
-LABELS: Final = np.array([(i + 1) % 2 for i in range(64)], dtype=np.float64)
-
-_BOTH_SCORES: Final = np.concatenate([SCORES, SCORES])
-_BOTH_LABELS: Final = np.concatenate([LABELS, 1 - LABELS])
-
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ProbeResponse:
-    """What K losses do at the probes, multipliers left aside.
+    """What K losses do at P probes, multipliers left aside.
 
     Attributes:
-        losses: (K, 128) values: at the probes, then at the probes with flipped labels.
-        gradients: (K, 64) d loss/d score at the probes.
-        flipped_gradients: (K, 64) the same with flipped labels.
-        scales: (K,) s, the mean of |d loss/d score| over the probes.
+        losses: (K, (1 + R) P) values: at the probes, then with each of R required inputs altered.
+        gradients: (K, D P) d loss/d input at the probes, one differentiable input after the other.
+        altered_gradients: the same with an input altered, by its name.
+        scales: (K,) s, the mean of |d loss/d input| over all of `gradients`.
     """
 
     losses: Floats
     gradients: Floats
-    flipped_gradients: Floats
+    altered_gradients: Mapping[str, Floats]
     scales: Floats
 
 
 def probe(program: Program) -> ProbeResponse:
     """Evaluate losses at the probes, in float64."""
-    losses, gradients = program.scaled(np.ones(len(program))).losses(_BOTH_SCORES, _BOTH_LABELS)
-    count = len(SCORES)
-    own = gradients[:, :count]
+    task = program.task
+    points = [task.probes(), *(task.probes(altered=name) for name in task.required)]
+    together = {name: np.concatenate([part[name] for part in points]) for name in points[0]}
+    losses, gradients = program.scaled(np.ones(len(program))).losses(together)
+    count = len(together[task.inputs[0].name]) // len(points)
+    parts = [
+        np.concatenate([column[:, i * count : (i + 1) * count] for column in gradients.values()], axis=1)
+        for i in range(len(points))
+    ]
     with np.errstate(over="ignore", invalid="ignore"):
-        scales = np.abs(own).mean(axis=1)
-    return ProbeResponse(losses, own, gradients[:, count:], scales)
+        scales = np.abs(parts[0]).mean(axis=1)
+    return ProbeResponse(losses, parts[0], dict(zip(task.required, parts[1:], strict=True)), scales)

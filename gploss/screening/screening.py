@@ -14,17 +14,14 @@ from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.screening.fingerprint import fingerprints
 from gploss.screening.probes import ProbeResponse, probe
+from gploss.tasks import Task
+from gploss.tasks.pointwise import POINTWISE
 
 #: A loss whose mean |d loss/d score| over the probes is below this has no gradient to learn from.
 SMALLEST_SCALE: Final = 1e-8
 
-#: Gradients under both labels that agree to this fraction do not depend on the label.
+#: Gradients that agree to this fraction after an input was altered do not depend on it.
 _SAME: Final = 1e-9
-
-#: AutoLossGen's validity check: 1,000 predictions, two labels, and how many of the 2,000 signs must be right.
-DIRECTION_POINTS: Final = 1_000
-DIRECTION_NEEDED: Final = 1_200
-_DIRECTION_SLOPE: Final = 1e-6
 
 
 class Reason(StrEnum):
@@ -32,7 +29,7 @@ class Reason(StrEnum):
 
     NON_FINITE = "non-finite"
     ZERO_GRADIENT = "zero gradient"
-    NO_LABEL = "no dependence on label"
+    NO_DEPENDENCE = "no dependence"
     WRONG_DIRECTION = "wrong direction"
 
 
@@ -43,85 +40,86 @@ class Screening:
     Attributes:
         program: the compiled losses; made scale-free (multiplied with 1/s), if that was asked for.
         reasons: (K,) why a loss is rejected, or None.
+        texts: (K,) the same for people: "no dependence on label" says on which input.
         scales: (K,) s, the mean of |d loss/d score| over the probes; NaN or infinite for some rejected ones.
         fingerprints: (K,) as in `gploss.screening.fingerprint`.
     """
 
     program: Program
     reasons: list[Reason | None]
+    texts: list[str | None]
     scales: npt.NDArray[np.float64]
     fingerprints: list[str]
 
 
 def screen(
-    expressions: Sequence[Expression], *, scale_free: bool = True, check_direction: bool = False
+    expressions: Sequence[Expression],
+    task: Task = POINTWISE,
+    *,
+    scale_free: bool = True,
+    check_direction: bool = False,
 ) -> Screening:
     """Compile losses, measure them at the probes, and reject those that cannot train anything.
 
     Args:
         expressions: K losses.
+        task: what they are given.
         scale_free: divide each loss by its scale s, so that the learning rate means the same for all.
-        check_direction: ask for AutoLossGen's validity check too.
+        check_direction: ask for the task's check of the direction too; in pointwise, AutoLossGen's validity check.
+
+    Raises:
+        ValueError: an expression uses what the task does not have, or the task has no check of the direction.
 
     Example:
         >>> screening = screen([Expression.parse("square(label - pred)"), Expression.parse("pred")])
-        >>> [str(reason) for reason in screening.reasons]
-        ['None', 'no dependence on label']
+        >>> screening.texts
+        [None, 'no dependence on label']
     """
-    program = Program.compile(expressions)
+    if check_direction and task.direction is None:
+        raise ValueError(f"the task {task.name!r} has no check of the direction")
+    program = Program.compile(expressions, task)
     response = probe(program)
     finite = _finite(response)
     zero = ~(response.scales >= SMALLEST_SCALE)
-    blind = _label_blind(response)
+    missing = _independent_of(response)
     reasons: list[Reason | None] = [None] * len(program)
-    for k in np.flatnonzero(~finite | zero | blind).tolist():
-        reasons[k] = Reason.NO_LABEL if finite[k] and not zero[k] else Reason.ZERO_GRADIENT
-        if not finite[k]:
-            reasons[k] = Reason.NON_FINITE
-    if check_direction:
+    texts: list[str | None] = [None] * len(program)
+
+    def reject(k: int, reason: Reason, detail: str = "") -> None:
+        if reasons[k] is None:
+            reasons[k] = reason
+            texts[k] = f"{reason}{detail}"
+
+    for k in np.flatnonzero(~finite).tolist():
+        reject(k, Reason.NON_FINITE)
+    for k in np.flatnonzero(zero).tolist():
+        reject(k, Reason.ZERO_GRADIENT)
+    for name, blind in missing.items():
+        for k in np.flatnonzero(blind).tolist():
+            reject(k, Reason.NO_DEPENDENCE, f" on {name}")
+    if check_direction and task.direction is not None:
         sound = [k for k, reason in enumerate(reasons) if reason is None]
-        for k, right in zip(sound, right_directions(program, sound).tolist(), strict=True):
-            if right <= DIRECTION_NEEDED:
-                reasons[k] = Reason.WRONG_DIRECTION
+        rows = np.array(sound, np.int64)
+        right = task.direction(lambda points: program.losses(points, rows)[1])
+        for k in rows[~right].tolist():
+            reject(k, Reason.WRONG_DIRECTION)
     names = fingerprints(response, scale_free=scale_free)
     if scale_free:
         usable = np.where(finite & ~zero, response.scales, 1.0)
         program = program.scaled(1.0 / usable)
-    return Screening(program, reasons, response.scales, names)
-
-
-def right_directions(program: Program, rows: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Count the points at which a loss pulls the prediction towards the label.
-
-    Source: AutoLossGen (arXiv 2204.13160), section 3.4: at 1,000 points in (0, 1) the loss must fall with pred
-    where the label is 1, and rise where it is 0; a valid loss does so in more than 1,200 of the 2,000 cases.
-
-    Args:
-        program: K losses.
-        rows: which of them to look at, R indices.
-
-    Returns:
-        (R,) counts between 0 and 2,000.
-    """
-    pred = (np.arange(DIRECTION_POINTS) + 0.5) / DIRECTION_POINTS
-    scores = np.log(pred / (1 - pred))
-    index = np.array(rows, np.int64)
-    counts = np.zeros(len(index), np.int64)
-    for label, sign in ((1.0, -1.0), (0.0, 1.0)):
-        _, gradients = program.losses(scores, np.full_like(scores, label), index)
-        slopes = gradients / (pred * (1 - pred))  # d loss/d pred
-        counts += (sign * slopes > _DIRECTION_SLOPE).sum(axis=1)
-    return counts
+    return Screening(program, reasons, texts, response.scales, names)
 
 
 def _finite(response: ProbeResponse) -> npt.NDArray[np.bool_]:
-    parts = (response.losses, response.gradients, response.flipped_gradients)
+    parts = (response.losses, response.gradients, *response.altered_gradients.values())
     finite: npt.NDArray[np.bool_] = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)
     return finite & np.isfinite(response.scales)
 
 
-def _label_blind(response: ProbeResponse) -> npt.NDArray[np.bool_]:
+def _independent_of(response: ProbeResponse) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return for each required input which losses' gradients do not depend on it, (K,)."""
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(response.gradients - response.flipped_gradients).max(axis=1)
-        blind: npt.NDArray[np.bool_] = difference <= _SAME * response.scales
-    return blind
+        return {
+            name: np.abs(response.gradients - altered).max(axis=1) <= _SAME * response.scales
+            for name, altered in response.altered_gradients.items()
+        }

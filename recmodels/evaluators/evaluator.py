@@ -12,7 +12,6 @@ import pandas as pd
 
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
-from gploss.language.operators import BUILT_IN, OPERATORS
 from gploss.screening.probes import PROBE_VERSION
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.cache import Cache, CacheEntry
@@ -217,9 +216,8 @@ class LossEvaluator:
     def _without_training(
         self, expression: Expression, k: int, screening: Screening, first: Mapping[str, Evaluation]
     ) -> Evaluation:
-        reason = screening.reasons[k]
-        if reason is not None:
-            return Evaluation(expression, Status.REJECTED, reason=str(reason))
+        if screening.reasons[k] is not None:
+            return Evaluation(expression, Status.REJECTED, reason=screening.texts[k])
         fingerprint = screening.fingerprints[k]
         original = first[fingerprint]
         return Evaluation(
@@ -255,7 +253,7 @@ class LossEvaluator:
     def _look_up(self, screening: Screening, k: int) -> CacheEntry | None:
         if self.cache is None:
             return None
-        entry = self.cache.lookup(self.key, program_text(screening.program.expressions[k]), self.epochs)
+        entry = self.cache.lookup(self.key, screening.program.texts[k], self.epochs)
         if entry is None and self.reuse == "fingerprint":
             entry = self.cache.lookup_fingerprint(self.key, screening.fingerprints[k], self.epochs)
         return entry
@@ -273,7 +271,7 @@ class LossEvaluator:
             stopped = int(report.stopped_at[position])
             valid = stopped - 1 if diverged else stopped
             entries[row] = CacheEntry(
-                program=program_text(screening.program.expressions[row]),
+                program=screening.program.texts[row],
                 fingerprint=screening.fingerprints[row],
                 status="diverged" if diverged else "trained",
                 reason=report.reasons[position],
@@ -302,13 +300,6 @@ class LossEvaluator:
             seconds=entry.seconds,
             candidate_epochs=self.epochs,
         )
-
-
-def program_text(expression: Expression) -> str:
-    """Return the text that names a program in the cache: a user's own operators are spelt out."""
-    own = sorted({node.head for node in expression.nodes() if node.operands} - BUILT_IN)
-    spelt = [json.dumps(dict(OPERATORS[name].describe()), sort_keys=True) for name in own]
-    return " where ".join([str(expression), *spelt])
 
 
 def training_seed(experiment_seed: int, replicate: int) -> int:

@@ -16,7 +16,7 @@ from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
 from recmodels.data.interactions import Split
-from recmodels.evaluators.evaluator import LossEvaluator, program_text
+from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.metrics import evaluate, require
 from recmodels.metrics.targets import Targets
 from recmodels.training.trainer import Member, Trainer, TrainReport
@@ -72,7 +72,7 @@ def effectiveness(
         K effects, in the order of the expressions.
     """
     screening = screen(expressions, scale_free=trainer.protocol.scale_free)
-    texts = [program_text(expression) for expression in screening.program.expressions]
+    texts = screening.program.texts
     keys = {seed: _key(trainer, split, seed, epochs) for seed in seeds}
     known: dict[tuple[int, int], dict[str, float]] = {}
     waiting = []
@@ -137,7 +137,7 @@ def _key(trainer: Trainer, split: Split, seed: int, epochs: int) -> EvaluationKe
 def _entry(screening: Screening, row: int, values: dict[str, float], epochs: int, seconds: float) -> CacheEntry:
     # one value a metric instead of one an epoch: complete, since the key holds the number of epochs
     return CacheEntry(
-        program=program_text(screening.program.expressions[row]),
+        program=screening.program.texts[row],
         fingerprint=screening.fingerprints[row],
         status="trained",
         reason=None,

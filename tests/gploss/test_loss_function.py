@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gploss.language.expression import Expression
-from gploss.loss_function import LOSSES, ExpressionLoss, Loss, log_min, max_ratio, sum_ratio
+from gploss.loss_function import ExpressionLoss, Loss
 from gploss.screening.screening import screen
+from gploss.tasks.pointwise import LOSSES, log_min, max_ratio, sum_ratio
 from tests.strategies import any_expressions
 
 EPS = 1e-6
@@ -55,7 +56,7 @@ def test_losses_are_as_published(name: str) -> None:
     score, label = batch()
     score.requires_grad_()
     expected = published(name, score, label)
-    found = ExpressionLoss(LOSSES[name], scale=1.0)(score, label)
+    found = ExpressionLoss(LOSSES[name].expression, scale=1.0)(score, label)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)  # the guards of 1e-6
     (wanted,) = torch.autograd.grad(expected, score)
     (gradient,) = torch.autograd.grad(found, score)
@@ -68,21 +69,21 @@ def test_published_ratios_take_their_smoothing(smoothing: float) -> None:
     for name, make in (("maxr", max_ratio), ("sumr", sum_ratio), ("logmin", log_min)):
         found = ExpressionLoss(make(smoothing), scale=1.0)(score, label)
         torch.testing.assert_close(found, published(name, score, label, smoothing), rtol=1e-5, atol=0)
-    assert max_ratio(EPS) is LOSSES["maxr"]
+    assert max_ratio(EPS) is LOSSES["maxr"].expression
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_hold_in_single_precision_on_confident_scores(name: str) -> None:
     score = torch.linspace(-25, 25, 101).repeat(2).requires_grad_()
     label = torch.tensor([0.0, 1.0]).repeat_interleave(101)
-    value = ExpressionLoss(LOSSES[name])(score, label)
+    value = ExpressionLoss(LOSSES[name].expression)(score, label)
     (gradient,) = torch.autograd.grad(value, score)
     assert bool(value.isfinite()) and bool(gradient.isfinite().all())
 
 
 def test_by_default_a_loss_is_divided_by_its_own_scale() -> None:
     score, label = batch()
-    for _, expression in LOSSES.items():
+    for expression in (loss.expression for _, loss in LOSSES.items()):
         scale = float(screen([expression]).scales[0])
         loss = ExpressionLoss(expression)
         assert loss.scale == scale
@@ -102,11 +103,11 @@ def test_what_cannot_be_a_loss_says_why(text: str, reason: str) -> None:
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_is_positive_and_finite(scale: float) -> None:
     with pytest.raises(ValueError, match="scale must be positive"):
-        ExpressionLoss(LOSSES["bce"], scale)
+        ExpressionLoss(LOSSES["bce"].expression, scale)
 
 
 def test_a_loss_meets_the_protocol_and_trains() -> None:
-    loss = ExpressionLoss(LOSSES["bce"])
+    loss = ExpressionLoss(LOSSES["bce"].expression)
     assert isinstance(loss, Loss)
     score, label = torch.zeros(50, requires_grad=True), torch.ones(50)
     optimizer = torch.optim.SGD([score], lr=1.0)
@@ -115,9 +116,9 @@ def test_a_loss_meets_the_protocol_and_trains() -> None:
         torch.autograd.backward(loss(score, label))
         optimizer.step()
     assert float(score.detach().min()) > 0.2
-    assert loss.latex() == LOSSES["bce"].latex()
+    assert loss.latex() == LOSSES["bce"].expression.latex()
     assert loss.source("mine").startswith("import torch\n\n\ndef mine(")
-    assert str(loss) == str(LOSSES["bce"])
+    assert str(loss) == str(LOSSES["bce"].expression)
     copy = pickle.loads(pickle.dumps(loss))  # noqa: S301 - our own bytes
     assert copy.expression is loss.expression and copy.scale == loss.scale
 

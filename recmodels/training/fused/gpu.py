@@ -14,6 +14,8 @@ import torch
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
 from gploss.compute.on_tensors import DeviceProgram, launching_on
 from gploss.compute.program import Program
+from gploss.compute.tables import Tables
+from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
@@ -185,7 +187,7 @@ class Weights:
         pieces = -(-samples // rows)
         if scores.numel():
             with launching_on(places.device):
-                load_triton_kernels(KERNELS).score[(len(places) * pieces,)](
+                load_triton_kernels(Tables.of(POINTWISE), KERNELS).score[(len(places) * pieces,)](
                     places,
                     *self.arguments(),
                     ids.users,
@@ -242,6 +244,7 @@ class _Chunk(Chunk):
         shrink = torch.log1p(-rates * (decays + 2 * protocol.loss_decay)).unsqueeze(-1)
         counts = torch.arange(len(self.bounds), dtype=torch.float64)
         self.shrink = torch.expm1(counts * shrink).to(self.device, torch.float32)
+        self.tables = program.tables
         self.program = DeviceProgram.of(program, [member.loss for member in members], self.device)
         self.block = _power_of_two(max(np.diff(self.bounds)))
         size = self.block * (2 + self.weights.shape[2] + 2 * self.program.slots)
@@ -284,7 +287,7 @@ class _Chunk(Chunk):
         block = _power_of_two(size)
         sums = Weights(self.sums)
         with launching_on(self.device):
-            load_triton_kernels(KERNELS).train_epoch[(len(self.places),)](
+            load_triton_kernels(self.tables, KERNELS).train_epoch[(len(self.places),)](
                 *self.program.tables,
                 self.program.rows,
                 self.places,

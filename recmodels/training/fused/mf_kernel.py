@@ -42,7 +42,6 @@ from recmodels.training.fused.arguments import (
 )
 from recmodels.training.fused.mf_steps import (
     LABELS,
-    LOSSES,
     ONE,
     PULLS,
     SCORES,
@@ -132,7 +131,6 @@ def pull_batch(loss: Loss, size: int, memory: Memory) -> None:
     samples = memory.samples
     whole = whole_blocks(size)
     for start in range(0, whole, BLOCK):
-        stop = min(start + BLOCK, whole)
         run_block(
             loss.instructions,
             loss.constants,
@@ -140,10 +138,9 @@ def pull_batch(loss: Loss, size: int, memory: Memory) -> None:
             loss.used,
             loss.clamped,
             loss.multiplier,
-            samples[SCORES, start:stop],
-            samples[LABELS, start:stop],
-            samples[LOSSES, start:stop],
-            samples[PULLS, start:stop],
+            samples,
+            start,
+            min(BLOCK, whole - start),
             memory.values,
             memory.adjoints,
         )

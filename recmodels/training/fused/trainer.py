@@ -16,7 +16,9 @@ import numpy.typing as npt
 import torch
 
 from gploss.compute.program import Program
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
+from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions
 from recmodels.metrics import evaluate, require
 from recmodels.metrics.targets import Targets
@@ -106,9 +108,9 @@ class FusedTrainer(Trainer):
     def prepare(self) -> None:
         """Compile what is not in the cache yet, which takes some seconds; `fit` and `predict` do so first."""
         one = Interactions(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32), 1, 1)
-        program = Program.compile([Expression.parse("label * logit")])
+        program = Program.compile([Expression.parse("label * logit")], POINTWISE)
         module = build_model(self.model, 1, 1, seed=0)
-        workspace = Workspace(_layout(module, one), self.protocol, most_slots(program))
+        workspace = Workspace(_layout(module, one), self.protocol, program.tables, most_slots(program))
         workspace.begin(_weights(module), None)
         workspace.train(program, Member(0, 0, 0.1, 0.0), Orders(one, self.protocol.batch_size, seed=0).of(0))
         workspace.score(one.users, one.items, np.empty(1, np.float32))
@@ -133,7 +135,6 @@ class FusedTrainer(Trainer):
         check_fit(len(program), len(train), members, epochs, start)
         if train.n_users + train.n_items >= MOST_ROWS:
             raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
-        program.check_operators()
         targets = Targets(validation.labels, validation.users)
         require(self.metrics, targets)
         self.prepare()
@@ -154,7 +155,7 @@ class FusedTrainer(Trainer):
     def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
         layout = _layout(build_model(self.model, interactions.n_users, interactions.n_items, seed=0), interactions)
-        workspace = Workspace(layout, self.protocol, 1)
+        workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
         _check_tensors("weights", states.weights, workspace.weights())
         scores = np.empty((len(states), len(interactions)), np.float32)
         for row, own in enumerate(scores):
@@ -163,7 +164,7 @@ class FusedTrainer(Trainer):
         return scores
 
     def _check_start(self, start: State, layout: Layout) -> None:
-        workspace = Workspace(layout, self.protocol, 1)
+        workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
         _check_tensors("weights", start.weights, workspace.weights())
         _check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
 
@@ -250,7 +251,7 @@ class _Fit:
         try:
             workspace = self.workspaces.get_nowait()
         except queue.Empty:
-            workspace = Workspace(self.layout, self.protocol, self.loss_slots)
+            workspace = Workspace(self.layout, self.protocol, self.program.tables, self.loss_slots)
         workspace.begin(job.weights, job.optimizer)
         course = _Training(self, job, workspace).run()
         self.workspaces.put(workspace)

@@ -16,7 +16,7 @@ import torch
 
 from gploss.compute.cpu import fill_template, import_source, load_kernels
 from gploss.compute.program import Program
-from gploss.language.terminals import TERMINALS
+from gploss.compute.tables import Tables
 from recmodels.training.compiled import vectors_source
 from recmodels.training.fused import arguments
 from recmodels.training.fused.arguments import (
@@ -121,13 +121,14 @@ class Workspace:
     Args:
         layout: of the model.
         protocol: optimiser, batch size, clipping.
+        tables: of the programs that it will train with.
         loss_slots: most slots of a loss, see `most_slots`.
     """
 
-    def __init__(self, layout: Layout, protocol: Protocol, loss_slots: int) -> None:
+    def __init__(self, layout: Layout, protocol: Protocol, tables: Tables, loss_slots: int) -> None:
         self.layout = layout
         self.protocol = protocol
-        self._kernel = load_kernel(layout.width)
+        self._kernel = load_kernel(layout.width, tables)
         self._optimizer = {"sgd": SGD, "adagrad": ADAGRAD, "adam": ADAM}[protocol.optimizer]
         self._table = layout.zeros()
         unused = Table(np.zeros((1, layout.width), np.float32), np.zeros(1, np.float32))
@@ -250,7 +251,7 @@ def _loss_of(program: Program, k: int) -> Loss:
 def most_slots(program: Program) -> int:
     """Return the number of slots that the largest loss of a program needs."""
     sizes = np.diff(program.instruction_offsets) + np.diff(program.constant_offsets)
-    return len(TERMINALS) + int(sizes.max(initial=0))
+    return len(program.tables.terminals) + int(sizes.max(initial=0))
 
 
 def aligned(*shape: int) -> Floats:
@@ -261,13 +262,10 @@ def aligned(*shape: int) -> Floats:
     return memory[first : first + size].view(np.float32).reshape(shape)
 
 
-def load_kernel(width: int) -> ModuleType:
-    """Return the compiled kernel for rows of a width, a multiple of 16, with today's operator table."""
-    return _load_kernel(width, load_kernels("float32").__name__)
-
-
 @lru_cache(maxsize=8)
-def _load_kernel(width: int, interpreter: str) -> ModuleType:
+def load_kernel(width: int, tables: Tables) -> ModuleType:
+    """Return the compiled kernel for rows of a width, a multiple of 16, and programs with these tables."""
+    interpreter = load_kernels("float32", tables).__name__
     depends_on = vectors_source() + inspect.getsource(arguments)
     steps = fill_template(_STEPS.read_text(), {"width": [f"WIDTH = {width}"]})
     steps_name = import_source("gploss_mf_steps", steps, depends_on).__name__

@@ -27,12 +27,12 @@ class Feed:
 
     Attributes:
         batch: ids.
-        labels: (B,) float32.
+        inputs: (B,) float32 each: what a loss is given beside the score, by name.
         places: where the samples find their rows, by field.
     """
 
     batch: Batch
-    labels: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
     places: Mapping[str, Places]
 
 
@@ -55,7 +55,7 @@ def _on_cpu(train: Interactions, order: npt.NDArray[np.int64], batches: Sequence
     labels = torch.from_numpy(train.labels[order])
     places = Places.of_batches(users, batches), Places.of_batches(items, batches)
     for batch, user, item in zip(batches, *places, strict=True):
-        yield Feed(Batch(user.ids, item.ids), labels[batch], {"user": user, "item": item})
+        yield Feed(Batch(user.ids, item.ids), {"label": labels[batch]}, {"user": user, "item": item})
 
 
 def on_device(
@@ -76,7 +76,7 @@ def on_device(
         for field, (ids, inverse, rows, slots) in filled.items():
             # The compiled steps of the CPU alone read order and starts.
             places[field] = Places(ids[batch], rows[batch], inverse[batch], slots[batch], _NONE, _NONE)
-        yield Feed(Batch(index.users[batch], index.items[batch]), index.labels[batch], places)
+        yield Feed(Batch(index.users[batch], index.items[batch]), {"label": index.labels[batch]}, places)
 
 
 def _filled_up(side: Side, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

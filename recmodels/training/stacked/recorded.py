@@ -52,7 +52,7 @@ class RecordedBatches:
 
     def run(self, feed: Feed, seed: int) -> None:
         """Do the work for a batch, random numbers from this seed."""
-        size = len(feed.labels)
+        size = len(feed.batch.user)
         self._size = self._size or size
         if size != self._size or self._given_up or self._seen < WARM_UP:
             self._seen += 1
@@ -108,7 +108,7 @@ def _tensors(feed: Feed) -> list[torch.Tensor]:
     """All tensors of a batch, in a fixed order."""
     places = [feed.places[field] for field in sorted(feed.places)]
     parts = [part for own in places for part in (own.ids, own.distinct, own.inverse, own.slots)]
-    return [feed.batch.user, feed.batch.item, feed.labels, *parts]
+    return [feed.batch.user, feed.batch.item, *(feed.inputs[name] for name in sorted(feed.inputs)), *parts]
 
 
 def _copied(feed: Feed) -> Feed:
@@ -123,4 +123,5 @@ def _copied(feed: Feed) -> Feed:
         )
         for field, own in feed.places.items()
     }
-    return Feed(Batch(feed.batch.user.clone(), feed.batch.item.clone()), feed.labels.clone(), places)
+    inputs = {name: column.clone() for name, column in feed.inputs.items()}
+    return Feed(Batch(feed.batch.user.clone(), feed.batch.item.clone()), inputs, places)

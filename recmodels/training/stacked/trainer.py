@@ -172,7 +172,7 @@ class _Chunk(Chunk):
             for name, table in stack.tables.items()
         }
         scores = stack.scores(feed.batch, rows_read, dense, training=True)
-        pull = losses.pulls(scores, feed.labels)
+        pull = losses.pulls(scores, feed.inputs)
         leaves = [*rows_read.values(), *dense.values()]
         gradients = torch.autograd.grad(scores, leaves, pull, materialize_grads=True)
         with torch.no_grad():

@@ -10,22 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gploss.compute.cpu import KernelError, _generate, cache_folder, load_kernels, opcode
-from gploss.compute.program import Program
+from gploss.compute.cpu import KernelError, _generate, cache_folder, load_kernels
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Operator
+from gploss.tasks.pointwise import POINTWISE
+from tests.pointwise import compiled, run
 
 SCRIPT = """
 import numpy as np
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS
-from gploss.compute.program import Program
+from tests.pointwise import compiled, run
 
 for name in OPERATORS.names():  # few operators compile in a moment
     if name not in ("add", "neg", "square"):
         OPERATORS.unregister(name)
-program = Program.compile([Expression.parse("square(label - pred)")])
-print(program.losses(np.array([0.0, 0.0]), np.array([1.0, 0.5]))[0].tolist())
+program = compiled([Expression.parse("square(label - pred)")])
+print(run(program, np.array([0.0, 0.0]), np.array([1.0, 0.5]))[0].tolist())
 """
 
 
@@ -50,13 +52,11 @@ def test_two_processes_compile_into_a_fresh_cache_at_the_same_time(tmp_path: Pat
     (folder,) = (cache / "kernels").iterdir()
     assert (folder / f"{folder.name}.py").exists()
     assert not list(folder.glob("*.tmp"))
-    compiled = {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
-    assert compiled
+    made = {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+    assert made
     output, errors = start(cache).communicate(timeout=300)
     assert output.strip() == "[[0.25, 0.0]]" and not errors
-    assert {
-        path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")
-    } == compiled  # found, not made again
+    assert {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")} == made  # found, not made again
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -84,21 +84,22 @@ def test_the_cache_folder_is_the_users_or_the_named_one(tmp_path: Path, monkeypa
 
 
 def test_kernels_are_loaded_once_and_named_by_their_content() -> None:
-    assert load_kernels("float64") is load_kernels("float64")
-    assert load_kernels("float32") is not load_kernels("float64")
-    assert load_kernels("float32").__name__ != load_kernels("float64").__name__
-    assert load_kernels("float32").REAL is np.float32
+    tables = Tables.of(POINTWISE)
+    assert load_kernels("float64", tables) is load_kernels("float64", Tables.of(POINTWISE))
+    assert load_kernels("float32", tables) is not load_kernels("float64", tables)
+    assert load_kernels("float32", tables).__name__ != load_kernels("float64", tables).__name__
+    assert load_kernels("float32", tables).REAL is np.float32
 
 
 def test_opcodes_are_places_in_the_table(softramp: Operator) -> None:
-    assert [opcode(name) for name in OPERATORS] == list(range(len(OPERATORS)))
-    assert opcode(softramp.name) == len(OPERATORS) - 1
-    assert opcode("add") == 0
+    program = compiled([Expression.parse(f"{softramp.name}(logit) + label")])
+    assert program.instructions[:, 0].tolist() == [len(OPERATORS) - 1, OPERATORS.names().index("add")]
+    assert program.tables.operators[-1] is softramp
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_generated_source_is_complete(precision: str) -> None:
-    source = _generate(precision)  # type: ignore[arg-type]
+    source = _generate(precision, Tables.of(POINTWISE))  # type: ignore[arg-type]
     ast.parse(source)
     assert f"REAL = np.{precision}" in source
     assert not re.search(r"# @\w+$", source, re.MULTILINE)  # every place of the template is filled
@@ -142,7 +143,7 @@ SPECIAL = [
 def test_functions_in_single_precision_are_right_everywhere(text: str, function: np.ufunc) -> None:
     grid = np.concatenate([np.linspace(-110, 110, 20_001), np.geomspace(1e-44, 3e38, 5_000), SPECIAL])
     scores = np.concatenate([grid, -grid]).astype(np.float32)
-    (found,), _ = Program.compile([Expression.parse(text)]).losses(scores, np.zeros_like(scores))
+    (found,), _ = run(compiled([Expression.parse(text)]), scores, np.zeros_like(scores))
     with np.errstate(over="ignore"):
         exact = function(scores.astype(np.float64))
         expected = exact.astype(np.float32)
@@ -164,10 +165,10 @@ def test_special_values_in_either_precision() -> None:
         "max(logit, 0)",
         "abs(logit)",
     )
-    program = Program.compile([Expression.parse(text) for text in texts])
+    program = compiled([Expression.parse(text) for text in texts])
     nan, inf = np.nan, np.inf
     for dtype in (np.float32, np.float64):
-        losses, _ = program.losses(np.array([nan, inf, -inf], dtype), np.zeros(3))
+        losses, _ = run(program, np.array([nan, inf, -inf], dtype), np.zeros(3))
         expected = [
             [nan, inf, 0],
             [nan, 1, 0],

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS
-from gploss.loss_function import LOSSES
+from gploss.tasks.pointwise import LOSSES
 from tests import reference
+from tests.pointwise import compiled, run
 from tests.strategies import GRAMMARS, any_expressions, random_expressions
 
 parse = Expression.parse
@@ -41,7 +41,7 @@ def mixed_losses() -> list[Expression]:
     ]
     random = [expression for grammar in GRAMMARS.values() for expression in random_expressions(4, 20, grammar)]
     leaves = [parse(text) for text in ("pred", "label", "logit", "2.5", "clamped(pred)")]
-    return [*every, *(loss for _, loss in LOSSES.items()), *random, *leaves]
+    return [*every, *(loss.expression for _, loss in LOSSES.items()), *random, *leaves]
 
 
 # ------------------------------------------------------------------------------------ equal to differentiation
@@ -59,7 +59,7 @@ def test_every_operator_equals_automatic_differentiation(name: str, semantics: A
             operands.append(parse("square(logit) - 0.7").with_semantics(semantics))
         expression = Expression.apply(name, *operands)
         expected = reference.evaluate(expression, scores, labels)
-        (losses,), (gradients,) = Program.compile([expression]).losses(scores, labels)
+        (losses,), (gradients,) = run(compiled([expression]), scores, labels)
         steady = expected.steady
         seen += int(steady.sum())
         np.testing.assert_allclose(losses[steady], expected.losses[steady], rtol=1e-9, atol=0)
@@ -71,7 +71,7 @@ def test_every_operator_equals_automatic_differentiation(name: str, semantics: A
 def test_random_losses_equal_automatic_differentiation(name: str) -> None:
     scores, labels = samples(64, seed=1)
     expressions = random_expressions(1, 400, GRAMMARS[name])
-    losses, gradients = Program.compile(expressions).losses(scores, labels)
+    losses, gradients = run(compiled(expressions), scores, labels)
     seen = depending = 0
     for k, expression in enumerate(expressions):
         expected = reference.evaluate(expression, scores, labels)
@@ -92,7 +92,7 @@ def test_random_losses_equal_automatic_differentiation(name: str) -> None:
 def test_any_loss_equals_automatic_differentiation(expression: Expression, seed: int) -> None:
     scores, labels = samples(16, seed)
     expected = reference.evaluate(expression, scores, labels)
-    (losses,), (gradients,) = Program.compile([expression]).losses(scores, labels)
+    (losses,), (gradients,) = run(compiled([expression]), scores, labels)
     steady = expected.steady
     np.testing.assert_allclose(losses[steady], expected.losses[steady], rtol=1e-9, atol=0)
     np.testing.assert_allclose(gradients[steady], expected.gradients[steady], rtol=1e-9, atol=0)
@@ -103,7 +103,7 @@ def test_single_precision_is_near_double() -> None:
     seen = 0
     for grammar in GRAMMARS.values():
         expressions = random_expressions(2, 200, grammar)
-        losses, gradients = Program.compile(expressions).losses(scores.astype(np.float32), labels)
+        losses, gradients = run(compiled(expressions), scores.astype(np.float32), labels)
         assert losses.dtype == gradients.dtype == np.float32
         for k, expression in enumerate(expressions):
             exact = reference.evaluate(expression, scores, labels, disturbance=1e-6)
@@ -122,7 +122,7 @@ def test_published_losses_at_every_score(dtype: Any) -> None:
     scores = np.linspace(-30, 30, 241).astype(dtype)
     for label in (0.0, 1.0):
         labels = np.full(len(scores), label)
-        losses, gradients = Program.compile([LOSSES["bce"]]).losses(scores, labels)
+        losses, gradients = run(compiled([LOSSES["bce"].expression]), scores, labels)
         wide = scores.astype(np.float64)
         np.testing.assert_allclose(losses[0], np.logaddexp(0, wide) - label * wide, rtol=1e-5, atol=2e-6)
         np.testing.assert_allclose(gradients[0], 1 / (1 + np.exp(-wide)) - label, rtol=1e-5, atol=2e-6)
@@ -150,7 +150,7 @@ def test_published_losses_at_every_score(dtype: Any) -> None:
     ],
 )
 def test_ties_are_halved_and_kinks_are_as_documented(text: str, score: float, gradient: float, dtype: Any) -> None:
-    _, found = Program.compile([parse(text)]).losses(np.array([score], dtype), np.array([1.0]))
+    _, found = run(compiled([parse(text)]), np.array([score], dtype), np.array([1.0]))
     assert found[0, 0] == gradient
 
 
@@ -158,7 +158,7 @@ def test_clamped_values_stay_in_range_and_pass_no_gradient_outside() -> None:
     texts = ("neg(pred)", "exp(exp(logit))", "square(logit)", "add(1, neg(logit))")
     expressions = [parse(text).with_semantics("clamped") for text in texts]
     scores = np.array([-2.0, 0.0, 1.0, 3.0])
-    losses, gradients = Program.compile(expressions).losses(scores, np.ones(4))
+    losses, gradients = run(compiled(expressions), scores, np.ones(4))
     np.testing.assert_array_equal(losses[0], np.full(4, 1e-5))
     np.testing.assert_array_equal(gradients[0], np.zeros(4))
     np.testing.assert_allclose(losses[1], [*np.exp(np.exp(scores[:3])), 1e5])
@@ -170,7 +170,7 @@ def test_clamped_values_stay_in_range_and_pass_no_gradient_outside() -> None:
 
 def test_terminals_and_numbers_are_not_clamped() -> None:
     scores = np.array([-50.0, 0.5])
-    losses, gradients = Program.compile([parse("clamped(logit)"), parse("clamped(-3)")]).losses(scores, np.ones(2))
+    losses, gradients = run(compiled([parse("clamped(logit)"), parse("clamped(-3)")]), scores, np.ones(2))
     np.testing.assert_array_equal(losses, [[-50.0, 0.5], [-3.0, -3.0]])
     np.testing.assert_array_equal(gradients, [[1.0, 1.0], [0.0, 0.0]])
 
@@ -182,12 +182,12 @@ def test_terminals_and_numbers_are_not_clamped() -> None:
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e38, -1e30, 1e-42])
 def test_a_poisoned_sample_touches_nothing_else(poison: float, dtype: Any) -> None:
     expressions = mixed_losses()
-    program = Program.compile(expressions)
+    program = compiled(expressions)
     rows = len(expressions)
     rng = np.random.default_rng(3)
     scores = rng.normal(0, 1.5, (rows, 300)).astype(dtype)
     labels = rng.integers(0, 2, (rows, 300)).astype(dtype)
-    clean = program.losses(scores, labels)
+    clean = run(program, scores, labels)
     keep = np.ones((rows, 300), bool)
     for row, column in (
         (0, 0),
@@ -198,7 +198,7 @@ def test_a_poisoned_sample_touches_nothing_else(poison: float, dtype: Any) -> No
     ):
         (scores if column % 2 else labels)[row, column] = poison
         keep[row, column] = False
-    for before, after in zip(clean, program.losses(scores, labels), strict=True):
+    for before, after in zip(clean, run(program, scores, labels), strict=True):
         assert same_bits(before[keep], after[keep])
 
 
@@ -207,9 +207,9 @@ def test_a_poisonous_loss_touches_no_other_row() -> None:
     expressions = mixed_losses()
     scores, labels = samples(300)
     for dtype in (np.float32, np.float64):
-        clean = Program.compile(expressions).losses(scores.astype(dtype), labels)
+        clean = run(compiled(expressions), scores.astype(dtype), labels)
         between = [part for expression in expressions for part in (expression, poisonous)]
-        mixed = Program.compile(between).losses(scores.astype(dtype), labels)
+        mixed = run(compiled(between), scores.astype(dtype), labels)
         assert not np.isfinite(mixed[0][1::2]).any()
         for before, after in zip(clean, mixed, strict=True):
             assert same_bits(before, np.ascontiguousarray(after[::2]))
@@ -220,19 +220,19 @@ def test_any_grouping_of_losses_is_bit_identical(dtype: Any) -> None:
     expressions = mixed_losses()
     scores, labels = samples(300, seed=5)
     scores = scores.astype(dtype)
-    whole = Program.compile(expressions)
-    together = whole.losses(scores, labels)
+    whole = compiled(expressions)
+    together = run(whole, scores, labels)
     rng = np.random.default_rng(6)
     order = rng.integers(0, len(expressions), 3 * len(expressions))
-    for found, expected in zip(whole.losses(scores, labels, order), together, strict=True):
+    for found, expected in zip(run(whole, scores, labels, order), together, strict=True):
         assert same_bits(found, expected[order])
-    for found, expected in zip(whole.losses(scores, labels, order[:0]), together, strict=True):
+    for found, expected in zip(run(whole, scores, labels, order[:0]), together, strict=True):
         assert found.shape == (0, 300) and expected.shape == (len(expressions), 300)
-    picked = Program.compile([expressions[i] for i in order[:40]]).losses(scores, labels)
+    picked = run(compiled([expressions[i] for i in order[:40]]), scores, labels)
     for found, expected in zip(picked, together, strict=True):
         assert same_bits(found, expected[order[:40]])
     for k in range(0, len(expressions), 5):
-        alone = Program.compile([expressions[k]]).losses(scores, labels)
+        alone = run(compiled([expressions[k]]), scores, labels)
         assert same_bits(alone[0], together[0][k : k + 1])
         assert same_bits(alone[1], together[1][k : k + 1])
 
@@ -247,18 +247,18 @@ def batches() -> Iterator[slice]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_sample_does_not_see_its_batch(dtype: Any) -> None:
     """Compiled loops are vectorised, with scalar tails: place in the batch and its size must not show."""
-    program = Program.compile(mixed_losses())
+    program = compiled(mixed_losses())
     rng = np.random.default_rng(8)
     scores = rng.normal(0, 2, 600).astype(dtype)
     scores[::50] = rng.choice([0.0, 30.0, -30.0, 90.0, -90.0, 1e-6], 12)
     labels = rng.integers(0, 2, 600).astype(dtype)
-    losses, gradients = program.losses(scores, labels)
+    losses, gradients = run(program, scores, labels)
     for part in batches():
-        found = program.losses(scores[part], labels[part])
+        found = run(program, scores[part], labels[part])
         assert same_bits(found[0], np.ascontiguousarray(losses[:, part])), part
         assert same_bits(found[1], np.ascontiguousarray(gradients[:, part])), part
     order = rng.permutation(600)
-    shuffled = program.losses(scores[order], labels[order])
+    shuffled = run(program, scores[order], labels[order])
     assert same_bits(shuffled[0], np.ascontiguousarray(losses[:, order]))
     assert same_bits(shuffled[1], np.ascontiguousarray(gradients[:, order]))
 
@@ -268,74 +268,74 @@ def test_a_sample_does_not_see_its_batch(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_and_labels_broadcast_over_rows(dtype: Any) -> None:
-    program = Program.compile(mixed_losses()[:20])
+    program = compiled(mixed_losses()[:20])
     rng = np.random.default_rng(9)
     scores = rng.normal(0, 1, (20, 50)).astype(dtype)
     labels = rng.integers(0, 2, 50).astype(dtype)
-    full = program.losses(scores, np.tile(labels, (20, 1)))
+    full = run(program, scores, np.tile(labels, (20, 1)))
     for given_labels in (labels, labels[None, :], np.asfortranarray(np.tile(labels, (20, 1)))):
-        for found, expected in zip(program.losses(scores, given_labels), full, strict=True):
+        for found, expected in zip(run(program, scores, given_labels), full, strict=True):
             assert same_bits(found, expected)
     strided = np.repeat(scores, 2, axis=1)[:, ::2]
-    assert same_bits(program.losses(strided, labels)[0], full[0])
-    shared = program.losses(scores[3], labels)
-    tiled = program.losses(np.tile(scores[3], (20, 1)), labels)
+    assert same_bits(run(program, strided, labels)[0], full[0])
+    shared = run(program, scores[3], labels)
+    tiled = run(program, np.tile(scores[3], (20, 1)), labels)
     assert same_bits(shared[0], tiled[0]) and same_bits(shared[1], tiled[1])
     assert shared[0].dtype == dtype
 
 
 def test_integers_and_half_precision_are_computed_in_double() -> None:
-    program = Program.compile([parse("square(label - pred)")])
+    program = compiled([parse("square(label - pred)")])
     for scores in (np.array([0, 1]), np.array([0, 1], np.float16)):
-        losses, gradients = program.losses(scores, np.array([1, 0]))
+        losses, gradients = run(program, scores, np.array([1, 0]))
         assert losses.dtype == gradients.dtype == np.float64
         assert losses[0, 0] == 0.25
 
 
 def test_no_losses_and_no_samples() -> None:
-    losses, gradients = Program.compile([]).losses(np.zeros(3), np.zeros(3))
+    losses, gradients = run(compiled([]), np.zeros(3), np.zeros(3))
     assert losses.shape == gradients.shape == (0, 3)
-    losses, gradients = Program.compile([parse("pred")]).losses(np.zeros(0), np.zeros(0))
+    losses, gradients = run(compiled([parse("pred")]), np.zeros(0), np.zeros(0))
     assert losses.shape == gradients.shape == (1, 0)
 
 
 @pytest.mark.parametrize(
     ("scores", "labels", "rows", "message"),
     [
-        ((3, 5), (5,), None, r"scores of shape \(3, 5\) for 2 rows"),
-        ((2, 5), (4,), None, r"labels of shape \(1, 4\) for 2 rows of 5 samples"),
-        ((2, 5), (1,), None, "labels of shape"),
-        ((2, 5), (2, 4), None, "labels of shape"),
-        ((2, 5), (3, 5), None, "labels of shape"),
-        ((5,), (6,), None, "labels of shape"),
-        ((2, 5, 1), (5,), None, "scores of shape"),
+        ((3, 5), (5,), None, r"score of shape \(3, 5\) for 2 rows"),
+        ((2, 5), (4,), None, r"label of shape \(1, 4\) for 2 rows of 5 samples"),
+        ((2, 5), (1,), None, "label of shape"),
+        ((2, 5), (2, 4), None, "label of shape"),
+        ((2, 5), (3, 5), None, "label of shape"),
+        ((5,), (6,), None, "label of shape"),
+        ((2, 5, 1), (5,), None, "score of shape"),
         ((5,), (5,), [2], "rows name losses 2 to 2, but there are 2"),
         ((5,), (5,), [0, -1], "rows name losses -1 to 0"),
-        ((2, 5), (5,), [0, 1, 1], "scores of shape"),
+        ((2, 5), (5,), [0, 1, 1], "score of shape"),
     ],
 )
 def test_shapes_that_do_not_fit(
     scores: tuple[int, ...], labels: tuple[int, ...], rows: list[int] | None, message: str
 ) -> None:
-    program = Program.compile([parse("pred"), parse("label")])
+    program = compiled([parse("pred"), parse("label")])
     with pytest.raises(ValueError, match=message):
-        program.losses(np.zeros(scores), np.zeros(labels), None if rows is None else np.array(rows))
+        run(program, np.zeros(scores), np.zeros(labels), None if rows is None else np.array(rows))
 
 
 def test_a_program_goes_to_another_process() -> None:
-    program = Program.compile(mixed_losses())
+    program = compiled(mixed_losses())
     scores, labels = samples(30)
-    before = program.losses(scores, labels)
+    before = run(program, scores, labels)
     copy = pickle.loads(pickle.dumps(program))  # noqa: S301 - our own bytes
     assert copy.expressions == program.expressions
-    for one, other in zip(before, copy.losses(scores, labels), strict=True):
+    for one, other in zip(before, run(copy, scores, labels), strict=True):
         assert same_bits(one, other)
 
 
 def test_inputs_are_left_alone() -> None:
     scores, labels = samples(30)
     kept = scores.copy(), labels.copy()
-    Program.compile(mixed_losses()).losses(scores, labels)
+    run(compiled(mixed_losses()), scores, labels)
     assert same_bits(scores, kept[0]) and same_bits(labels, kept[1])
 
 
@@ -343,24 +343,24 @@ def test_inputs_are_left_alone() -> None:
 def test_multipliers_scale_value_and_gradient(dtype: Any) -> None:
     expressions = mixed_losses()
     scores, labels = samples(40)
-    plain = Program.compile(expressions)
+    plain = compiled(expressions)
     powers = np.exp2(np.arange(len(expressions), dtype=np.float64) % 7 - 3)  # exact in floating point
-    before = plain.losses(scores.astype(dtype), labels)
-    for scaled in (plain.scaled(powers), Program.compile(expressions, powers)):
-        after = scaled.losses(scores.astype(dtype), labels)
+    before = run(plain, scores.astype(dtype), labels)
+    for scaled in (plain.scaled(powers), compiled(expressions, powers)):
+        after = run(scaled, scores.astype(dtype), labels)
         for one, other in zip(before, after, strict=True):
             normal = (np.abs(one) > 1e-35) & (np.abs(one) < 1e35)
             np.testing.assert_array_equal(other[normal], (one * powers[:, None].astype(dtype))[normal])
-    again = plain.losses(scores.astype(dtype), labels)
+    again = run(plain, scores.astype(dtype), labels)
     assert same_bits(again[0], before[0])
     with pytest.raises(ValueError, match=r"multipliers have shape \(3,\)"):
         plain.scaled(np.ones(3))
     with pytest.raises(ValueError, match=r"multipliers have shape \(1,\)"):
-        Program.compile(expressions, np.ones(1))
+        compiled(expressions, np.ones(1))
 
 
 def test_the_layout_is_as_documented() -> None:
-    program = Program.compile([parse("square(label - 2.5 * pred)"), parse("clamped(logit)"), parse("3")])
+    program = compiled([parse("square(label - 2.5 * pred)"), parse("clamped(logit)"), parse("3")])
     assert len(program) == 3
     assert program.instruction_offsets.tolist() == [0, 4, 4, 4]
     assert program.constant_offsets.tolist() == [0, 1, 1, 2]
@@ -368,7 +368,7 @@ def test_the_layout_is_as_documented() -> None:
     assert program.used.tolist() == [0b011, 0b100, 0]
     assert program.clamped.tolist() == [False, True, False]
     assert program.roots.tolist() == [7, 2, 3]
-    names = [program.operators[code].name for code in program.instructions[:, 0]]
+    names = [program.tables.operators[code].name for code in program.instructions[:, 0]]
     assert names == ["mul", "neg", "add", "square"]
     assert program.instructions[-1, 3] == 1  # one operand, which depends on the score
     assert program.instructions[0, 3] == 2  # 2.5 needs no derivative
@@ -378,6 +378,6 @@ def test_a_graph_that_would_unfold_to_a_billion_leaves() -> None:
     node = parse("pred")
     for _ in range(30):
         node = Expression.apply("add", node, node)
-    (losses,), (gradients,) = Program.compile([node]).losses(np.zeros(2), np.zeros(2))
+    (losses,), (gradients,) = run(compiled([node]), np.zeros(2), np.zeros(2))
     np.testing.assert_array_equal(losses, [2.0**29] * 2)
     np.testing.assert_array_equal(gradients, [2.0**28] * 2)

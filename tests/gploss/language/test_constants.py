@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.language.parsing import ExpressionError, ParseError
+from tests.pointwise import compiled, run
 from tests.strategies import NUMBERS, any_expressions
 
 parse = Expression.parse
@@ -69,7 +69,7 @@ def test_what_is_trained_is_the_formula_with_its_numbers(expression: Expression)
     assert not plain.constants and not expression.canonical().constants
     assert (expression is plain) == (not expression.constants)
     assert (expression.digest == plain.digest) == (not expression.constants)
-    assert Program.compile([expression]).expressions == Program.compile([plain]).expressions
+    assert compiled([expression]).expressions == compiled([plain]).expressions
 
 
 @given(named(), VALUES)
@@ -177,7 +177,7 @@ def test_a_grammar_treats_them_as_numbers() -> None:
 
 def test_the_loss_is_that_of_the_number() -> None:
     scores, labels = np.linspace(-3, 3, 7)[None], np.array([0, 1, 0, 1, 0, 1, 0.0])
-    program = Program.compile([parse("mul(t=0.2, square(logit))"), parse("mul(0.2, square(logit))")])
-    losses, gradients = program.losses(scores.repeat(2, 0), labels)
+    program = compiled([parse("mul(t=0.2, square(logit))"), parse("mul(0.2, square(logit))")])
+    losses, gradients = run(program, scores.repeat(2, 0), labels)
     np.testing.assert_array_equal(losses[0], losses[1])
     np.testing.assert_array_equal(gradients[0], gradients[1])

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from gploss.compute.program import Program
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Operator
-from gploss.loss_function import LOSSES, ExpressionLoss
+from gploss.loss_function import ExpressionLoss
+from gploss.tasks.pointwise import LOSSES
 from tests import reference
+from tests.pointwise import compiled, run
 from tests.strategies import GRAMMARS, random_expressions
 
 parse = Expression.parse
@@ -55,7 +56,7 @@ def test_exported_source_is_the_loss_that_was_trained(tmp_path: Path) -> None:
     """Source, ExpressionLoss and Program equal plain torch in float64, on a batch of the steady samples."""
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(0, 1.5, 40), rng.integers(0, 2, 40).astype(float)
-    expressions = [loss for _, loss in LOSSES.items()]
+    expressions = [loss.expression for _, loss in LOSSES.items()]
     expressions += [
         expression for grammar in GRAMMARS.values() for expression in random_expressions(5, 80, grammar)
     ]
@@ -64,7 +65,7 @@ def test_exported_source_is_the_loss_that_was_trained(tmp_path: Path) -> None:
     ]
     scales = np.exp(rng.normal(0, 2, len(expressions)))
     functions = many(tmp_path, list(zip(expressions, scales.tolist(), strict=True)))
-    program = Program.compile(expressions, 1 / scales)
+    program = compiled(expressions, 1 / scales)
     checked = 0
     for k, expression in enumerate(expressions):
         exact = reference.evaluate(expression, scores, labels)
@@ -75,7 +76,7 @@ def test_exported_source_is_the_loss_that_was_trained(tmp_path: Path) -> None:
         mean = exact.losses[batch].mean() / scales[k]
         gradients = exact.gradients[batch] / scales[k] / batch.sum()
         size = np.abs(exact.losses[batch]).mean() / scales[k]
-        losses, pulls = program.losses(scores[batch], labels[batch], np.array([k]))
+        losses, pulls = run(program, scores[batch], labels[batch], np.array([k]))
         found = [
             slope(functions[k], scores[batch], labels[batch]),
             slope(ExpressionLoss(expression, float(scales[k])), scores[batch], labels[batch]),
@@ -112,7 +113,7 @@ def test_torch_values_keep_the_scores_shape_and_precision() -> None:
 
 
 def test_the_pasted_function_takes_integer_labels_and_any_precision(tmp_path: Path) -> None:
-    (function,) = many(tmp_path, [(LOSSES["bce"], 1.0)])
+    (function,) = many(tmp_path, [(LOSSES["bce"].expression, 1.0)])
     for dtype in (torch.float32, torch.float64):
         score = torch.tensor([0.5, -1.0], dtype=dtype)
         value = function(score, torch.tensor([1, 0]))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, binary, register_operator
 from gploss.language.parsing import MAX_DEPTH, MAX_TEXT, ExpressionError, ParseError
 from tests import reference
+from tests.pointwise import compiled
 from tests.strategies import any_expressions
 
 parse = Expression.parse
@@ -272,7 +272,7 @@ def test_commuted_operands_are_one_program_bit_for_bit(expression: Expression, s
     canonical = expression.canonical()
     assert canonical.canonical() is canonical
     assert commuted(expression, swap).canonical() is canonical
-    one, other = Program.compile([expression]), Program.compile([commuted(expression, swap)])
+    one, other = compiled([expression]), compiled([commuted(expression, swap)])
     assert one.expressions[0] is other.expressions[0] is canonical
     for name in ("instructions", "constants", "roots", "used", "clamped"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from gploss.compute.program import Program
 from gploss.language.export import torch_values
 from gploss.language.expression import Expression
 from gploss.language.formula import TORCH, Formula, FormulaError
@@ -24,6 +23,7 @@ from gploss.language.operators import (
 )
 from gploss.screening.screening import screen
 from tests import reference
+from tests.pointwise import compiled, run
 from tests.strategies import SOFTRAMP
 
 CUBE = ("x * x * x", "3 * x * x")
@@ -49,7 +49,7 @@ def test_the_operators_of_the_paper_come_first() -> None:
     assert OPERATORS.names()[:9] == ("add", "mul", "max", "min", "neg", "identity", "log", "square", "inv")
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
 def test_value_and_derivative_equal_plain_torch(name: str) -> None:
     operator = OPERATORS[name]
     generator = torch.Generator().manual_seed(2)
@@ -83,8 +83,8 @@ def test_protected_operators_are_finite_and_odd(name: str) -> None:
 
 def opt_in(name: str, scores: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
     """Value and derivative of an operator of the score, from the compiled program in float32."""
-    program = Program.compile([Expression.parse(f"{name}(logit)")])
-    losses, gradients = program.losses(np.array([scores], np.float32), np.zeros(len(scores)))
+    program = compiled([Expression.parse(f"{name}(logit)")])
+    losses, gradients = run(program, np.array([scores], np.float32), np.zeros(len(scores)))
     return torch.tensor(losses[0]), torch.tensor(gradients[0])
 
 
@@ -102,8 +102,8 @@ def test_stop_grad_is_its_operand_to_all_but_training() -> None:
     value, derivative = opt_in("stop_grad", [-2.0, 0.0, 3.0])
     assert value.tolist() == [-2.0, 0.0, 3.0]
     assert derivative.tolist() == [0.0, 0.0, 0.0]
-    weighted = Program.compile([Expression.parse("stop_grad(logit) * square(logit)")])
-    losses, gradients = weighted.losses(np.array([3.0]), np.array([1.0]))
+    weighted = compiled([Expression.parse("stop_grad(logit) * square(logit)")])
+    losses, gradients = run(weighted, np.array([3.0]), np.array([1.0]))
     assert (losses[0, 0], gradients[0, 0]) == (27.0, 18.0)
     assert screen([Expression.parse("stop_grad(label - pred)")]).reasons == ["zero gradient"]
 
@@ -126,7 +126,7 @@ def test_the_standard_grammar_holds_the_rest_where_it_is_asked_for() -> None:
     assert "cube" not in Grammar.standard().operators
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
 def test_commutative_means_bit_identical(name: str) -> None:
     operator = OPERATORS[name]
     assert operator.commutative == (name in {"add", "mul", "max", "min"})
@@ -147,7 +147,7 @@ def test_commutative_means_bit_identical(name: str) -> None:
     ],
 )
 def test_names_that_an_expression_cannot_hold(name: str) -> None:
-    with pytest.raises(OperatorError, match=re.escape(repr(name))):
+    with pytest.raises(ValueError, match=re.escape(repr(name))):
         register_operator(unary(name, *CUBE))
     assert name not in OPERATORS
 
@@ -180,8 +180,8 @@ def test_a_taken_name_is_turned_down() -> None:
         (unary("bad", "log(x)", "1 / x"), r"not finite at \{'x': -.*\}; guard it with EPS"),
         (unary("bad", "x / (x > 0)", "1"), "not finite at"),
         (unary("bad", "exp(exp(exp(exp(x))))", "1"), "not finite at"),
-        (unary("bad", "2", "0"), "'2' uses no operand"),
-        (unary("bad", "EPS + 1", "0"), "uses no operand"),
+        (unary("bad", "2", "0"), "'2' uses no x"),
+        (unary("bad", "EPS + 1", "0"), "uses no x"),
         (binary("bad", "a - b", ("1", "-1"), commutative=True), "a and b do not commute"),
         (binary("bad", "a * a * b", ("2 * a * b", "a * a"), commutative=True), "do not commute"),
         (unary("bad", *CUBE, latex="{y}^3"), r"has to print \{x\}"),
@@ -240,13 +240,13 @@ def test_a_users_own_operator_works_everywhere(few_operators: None) -> None:
     score = torch.tensor(scores, requires_grad=True)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor(labels), reduction="none")
     (gradient,) = torch.autograd.grad(expected.sum(), score)
-    losses, gradients = Program.compile([bce]).losses(scores, labels)
+    losses, gradients = run(compiled([bce]), scores, labels)
     np.testing.assert_allclose(losses[0], expected.detach(), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(gradients[0], gradient, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch_values(bce, score, torch.tensor(labels)), expected, rtol=1e-12, atol=1e-12)
 
     screening = screen([bce, Expression.parse("softramp(logit)")], check_direction=True)
-    assert [str(reason) for reason in screening.reasons] == ["None", "no dependence on label"]
+    assert screening.texts == [None, "no dependence on label"]
 
     rng = np.random.default_rng(0)
     texts = {str(grammar.sample(rng, 4)) for _ in range(200)}
@@ -257,25 +257,22 @@ def test_a_changed_operator_never_runs_a_stale_kernel(few_operators: None) -> No
     register_operator(SOFTRAMP)
     text = "softramp(logit) - label * logit"
     scores, labels = np.array([-1.0, 0.5]), np.array([1.0, 0.0])
-    before = Program.compile([Expression.parse(text)])
-    unused = Program.compile([Expression.parse(text)])
-    old, _ = before.losses(scores, labels)
+    before = compiled([Expression.parse(text)])
+    unused = compiled([Expression.parse(text)])
+    old, _ = run(before, scores, labels)
     np.testing.assert_allclose(old[0], np.log1p(np.exp(scores)) - labels * scores, rtol=1e-12)
     OPERATORS.unregister("softramp")
-    with pytest.raises(RuntimeError, match="compile it again"):
-        unused.losses(scores, labels)
     register_operator(unary("softramp", "x * x", "2 * x"))
-    with pytest.raises(RuntimeError, match="compile it again"):
-        unused.losses(scores, labels)
-    new, gradient = Program.compile([Expression.parse(text)]).losses(scores, labels)
+    new, gradient = run(compiled([Expression.parse(text)]), scores, labels)
     np.testing.assert_allclose(new[0], scores**2 - labels * scores, rtol=1e-12)
     np.testing.assert_allclose(gradient[0], 2 * scores - labels, rtol=1e-12)
-    again, _ = before.losses(scores, labels)  # compiled, and loaded: it stays what it was
-    np.testing.assert_array_equal(again, old)
+    for program in (before, unused):  # a program stays what it was compiled from
+        np.testing.assert_array_equal(run(program, scores, labels)[0], old)
+        assert "log" in program.texts[0].partition(" where ")[2]
 
 
 def test_operators_that_come_later_leave_compiled_programs_alone() -> None:
-    program = Program.compile([Expression.parse("square(label - pred)")])
+    program = compiled([Expression.parse("square(label - pred)")])
     register_operator(unary("cube", *CUBE))
-    assert len(program.operators) == len(OPERATORS) - 1
-    program.check_operators()
+    assert len(program.tables.operators) == len(OPERATORS) - 1
+    run(program, np.zeros(1), np.zeros(1))

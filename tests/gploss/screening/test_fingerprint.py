@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.loss_function import LOSSES
 from gploss.screening.fingerprint import fingerprints
 from gploss.screening.probes import PROBE_VERSION, probe
 from gploss.screening.screening import screen
+from gploss.tasks.pointwise import LOSSES
+from tests.pointwise import compiled
 from tests.strategies import any_expressions, random_expressions
 
 parse = Expression.parse
 
 
 def names(*texts: str, scale_free: bool = True) -> list[str]:
-    return fingerprints(probe(Program.compile([parse(text) for text in texts])), scale_free=scale_free)
+    return fingerprints(probe(compiled([parse(text) for text in texts])), scale_free=scale_free)
 
 
 def test_a_fingerprint_is_a_version_and_a_hash() -> None:
@@ -53,7 +53,7 @@ def test_equal_functions_have_one_fingerprint(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("factor", ["2", "0.001", "1000000", "3.3333", "inv(7)"])
 def test_multiples_are_one_where_losses_are_made_scale_free(factor: str) -> None:
-    for loss in ("square(label - pred)", "label * log(pred) + pred", str(LOSSES["sumr"])):
+    for loss in ("square(label - pred)", "label * log(pred) + pred", str(LOSSES["sumr"].expression)):
         multiple = f"mul({factor}, {loss})"
         assert len(set(names(loss, multiple))) == 1
         assert len(set(names(loss, multiple, scale_free=False))) == 2
@@ -77,7 +77,7 @@ def test_losses_that_differ_by_a_thousandth_are_two(other: str) -> None:
 
 
 def test_published_losses_are_all_different() -> None:
-    found = dict(zip(LOSSES, screen([loss for _, loss in LOSSES.items()]).fingerprints, strict=True))
+    found = dict(zip(LOSSES, screen([loss.expression for _, loss in LOSSES.items()]).fingerprints, strict=True))
     # MaxR and SumR have the same slopes: they are 1/p and 1/p + 1 where y = 1, p/eps and (p + eps)/eps where y = 0
     assert found.pop("maxr") == found["sumr"]
     assert len(set(found.values())) == len(found)
@@ -97,7 +97,7 @@ def test_a_shift_or_an_exact_multiple_changes_nothing() -> None:
 @given(any_expressions())
 @settings(max_examples=60, deadline=None)
 def test_every_loss_has_a_fingerprint(expression: Expression) -> None:
-    response = probe(Program.compile([expression, expression]))
+    response = probe(compiled([expression, expression]))
     for scale_free in (True, False):
         one, other = fingerprints(response, scale_free=scale_free)
         assert one == other

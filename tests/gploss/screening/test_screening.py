@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,12 +9,14 @@ import pytest
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.loss_function import LOSSES
-from gploss.screening.probes import LABELS, SCORES, probe
-from gploss.screening.screening import DIRECTION_NEEDED, Reason, right_directions, screen
+from gploss.screening.probes import probe
+from gploss.screening.screening import Reason, screen
+from gploss.tasks.pointwise import DIRECTION_NEEDED, LOSSES, POINTWISE, right_directions
+from tests.pointwise import compiled, run
 from tests.strategies import GRAMMARS, random_expressions
 
 parse = Expression.parse
+SCORES, LABELS = POINTWISE.probes().values()
 
 
 def reason(text: str, **options: bool) -> str | None:
@@ -37,11 +41,11 @@ def reason(text: str, **options: bool) -> str | None:
         ("1e-9 * label * pred", Reason.ZERO_GRADIENT),
         ("max(pred, 2) + label", Reason.ZERO_GRADIENT),
         ("clamped(neg(mul(label, pred)))", Reason.ZERO_GRADIENT),
-        ("pred", Reason.NO_LABEL),
-        ("pred + label", Reason.NO_LABEL),
-        ("max(pred, label - 1)", Reason.NO_LABEL),
-        ("logit * (1 + label * 1e-12)", Reason.NO_LABEL),
-        ("square(logit) + (label - label) * logit", Reason.NO_LABEL),
+        ("pred", Reason.NO_DEPENDENCE),
+        ("pred + label", Reason.NO_DEPENDENCE),
+        ("max(pred, label - 1)", Reason.NO_DEPENDENCE),
+        ("logit * (1 + label * 1e-12)", Reason.NO_DEPENDENCE),
+        ("square(logit) + (label - label) * logit", Reason.NO_DEPENDENCE),
     ],
 )
 def test_each_reason_for_rejection(text: str, expected: Reason | None) -> None:
@@ -62,18 +66,19 @@ def test_a_wrong_direction_is_a_reason_only_when_asked_for(text: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_hand_made_losses_pass(name: str) -> None:
-    screening = screen([LOSSES[name]], check_direction=True)
+    screening = screen([LOSSES[name].expression], check_direction=True)
     assert screening.reasons == [None]
     assert 1e-3 < screening.scales[0] < 1e7
 
 
-def directions(*texts: str) -> list[int]:
-    program = Program.compile([parse(text) for text in texts])
-    return [int(count) for count in right_directions(program, range(len(texts)))]
+def directions(*texts: str, rows: Sequence[int] | None = None) -> list[int]:
+    program = compiled([parse(text) for text in texts])
+    index = None if rows is None else np.array(rows, np.int64)
+    return [int(count) for count in right_directions(lambda points: program.losses(points, index)[1])]
 
 
 def test_directions_are_counted_as_in_the_paper() -> None:
-    bce = str(LOSSES["bce"])
+    bce = str(LOSSES["bce"].expression)
     assert directions(bce, f"neg({bce})", "square(label - pred)", "neg(pred) * label") == [2000, 0, 2000, 1000]
     assert directions("label - pred", "pred", "2", "label") == [1000, 1000, 0, 0]
     # right where pred lies on the wrong side of a half only
@@ -93,17 +98,17 @@ def test_more_than_1200_right_directions_are_needed() -> None:
 
 
 def test_directions_of_chosen_rows() -> None:
-    program = Program.compile([LOSSES["bce"], parse("neg(square(label - pred))"), LOSSES["mse"]])
-    assert right_directions(program, [2, 1, 1]).tolist() == [2000, 0, 0]
-    assert right_directions(program, []).tolist() == []
+    texts = (str(LOSSES["bce"].expression), "neg(square(label - pred))", str(LOSSES["mse"].expression))
+    assert directions(*texts, rows=[2, 1, 1]) == [2000, 0, 0]
+    assert directions(*texts, rows=[]) == []
 
 
 def mean_slope(program: Program) -> npt.NDArray[np.float64]:
-    return np.asarray(np.abs(program.losses(SCORES, LABELS)[1]).mean(axis=1))
+    return np.asarray(np.abs(run(program, SCORES, LABELS)[1]).mean(axis=1))
 
 
 def test_scale_free_losses_have_a_mean_gradient_of_one() -> None:
-    expressions = [loss for _, loss in LOSSES.items()]
+    expressions = [loss.expression for _, loss in LOSSES.items()]
     expressions += [
         expression for grammar in GRAMMARS.values() for expression in random_expressions(3, 300, grammar)
     ]
@@ -111,7 +116,7 @@ def test_scale_free_losses_have_a_mean_gradient_of_one() -> None:
     sound = np.array([found is None for found in screening.reasons])
     assert sound.sum() > 100
     np.testing.assert_allclose(mean_slope(screening.program)[sound], 1, rtol=1e-12)
-    np.testing.assert_allclose(mean_slope(Program.compile(expressions))[sound], screening.scales[sound], rtol=1e-12)
+    np.testing.assert_allclose(mean_slope(compiled(expressions))[sound], screening.scales[sound], rtol=1e-12)
     as_written = screen(expressions, scale_free=False)
     np.testing.assert_array_equal(as_written.program.multipliers, 1.0)
     np.testing.assert_array_equal(as_written.scales, screening.scales)
@@ -142,22 +147,22 @@ def test_nothing_to_screen() -> None:
 
 def test_the_flipped_labels_count() -> None:
     """An infinity, and an effect of the label, are found wherever they are."""
-    response = probe(Program.compile([LOSSES["mse"]]))
+    response = probe(compiled([LOSSES["mse"].expression]))
     assert response.losses.shape == (1, 128)
-    assert response.gradients.shape == response.flipped_gradients.shape == (1, 64)
+    assert response.gradients.shape == response.altered_gradients["label"].shape == (1, 64)
     pred = 1 / (1 + np.exp(-SCORES))
     np.testing.assert_allclose(response.losses[0, :64], (LABELS - pred) ** 2, rtol=1e-12)
     np.testing.assert_allclose(response.losses[0, 64:], (1 - LABELS - pred) ** 2, rtol=1e-12)
     np.testing.assert_allclose(response.gradients[0], 2 * (pred - LABELS) * pred * (1 - pred), rtol=1e-12)
     np.testing.assert_allclose(
-        response.flipped_gradients[0], 2 * (pred - 1 + LABELS) * pred * (1 - pred), rtol=1e-12
+        response.altered_gradients["label"][0], 2 * (pred - 1 + LABELS) * pred * (1 - pred), rtol=1e-12
     )
     np.testing.assert_allclose(response.scales, np.abs(response.gradients).mean(axis=1), rtol=1e-12)
     assert SCORES[LABELS == 0].max() == SCORES[-1]
     between = (SCORES[-1] + SCORES[-2]) / 2
     # overflows at the highest score under label 1, which only the flipped labels show
     text = f"square(label - pred) + exp(label * 1000000 * relu(logit - {between}))"
-    response = probe(Program.compile([parse(text)]))
+    response = probe(compiled([parse(text)]))
     assert np.isfinite(response.losses[0, :64]).all() and np.isfinite(response.gradients).all()
     assert reason(text) == Reason.NON_FINITE
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from gploss.compute.cpu import load_kernels
-from gploss.compute.program import Program
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
+from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.models.deep_model import DeepModel
@@ -42,6 +43,7 @@ from recmodels.training.vectors import (
     total,
     zero_if,
 )
+from tests.pointwise import compiled
 from tests.recmodels.training.trainer_contract import (
     ALL,
     LOSSES,
@@ -234,7 +236,7 @@ def test_progress_adds_up_to_all_epochs() -> None:
 
 def test_denormals_are_flushed_in_training_only() -> None:
     tiny = Member(0, 0, 1e-3, 0.0)
-    program = Program.compile([Expression.parse("mul(logit, 1e-37)")])
+    program = compiled([Expression.parse("mul(logit, 1e-37)")])
     trainer = FusedTrainer(mf_for(PAPER_LONG), dataclasses.replace(PAPER_LONG, batch_size=2), n_jobs=1)
     start = trainer.fit(program, [tiny], SPLIT.train, SPLIT.validation, 1, keep="last").states
     assert start is not None
@@ -392,7 +394,7 @@ def test_a_trainer_can_be_copied() -> None:
 
 @pytest.mark.parametrize(("name", "units"), [("exp", 1.5), ("log", 1.5), ("tanh", 2.0)])
 def test_single_precision_functions_are_accurate_everywhere(name: str, units: float) -> None:
-    function = getattr(load_kernels("float32"), name)
+    function = getattr(load_kernels("float32", Tables.of(POINTWISE)), name)
 
     @njit(error_model="numpy")
     def compute(values: Any, results: Any) -> None:

@@ -7,7 +7,7 @@ came from the host as it was at the recording: a batch that depended on more tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -94,8 +94,8 @@ class TorchBCE(LossKernel):
     def __init__(self, *_: object) -> None:
         pass
 
-    def pulls(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return (scores.detach().sigmoid() - labels) / len(labels)
+    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (scores.detach().sigmoid() - inputs["label"]) / scores.shape[1]
 
     def diverged(self) -> npt.NDArray[np.bool_]:
         return np.zeros(3, np.bool_)
@@ -156,7 +156,7 @@ def test_cuda_graphs_train_as_launched_batches(
 
 def feed(size: int) -> Feed:
     ids = torch.zeros(size, dtype=torch.int64)
-    return Feed(Batch(ids, ids), torch.zeros(size), {})
+    return Feed(Batch(ids, ids), {"label": torch.zeros(size)}, {})
 
 
 def test_work_that_cannot_be_recorded_is_launched_after_a_warning() -> None:
@@ -166,7 +166,7 @@ def test_work_that_cannot_be_recorded_is_launched_after_a_warning() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     generator = torch.Generator()
-    batches = RecordedBatches(lambda own: sizes.append(len(own.labels)), generator, CPU, refuse)
+    batches = RecordedBatches(lambda own: sizes.append(len(own.batch.user)), generator, CPU, refuse)
     for number in range(WARM_UP):
         batches.run(feed(4), number)
     with pytest.warns(RuntimeWarning, match="cannot be recorded as a CUDA graph .*one by one"):

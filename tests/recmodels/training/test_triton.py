@@ -21,8 +21,10 @@ import torch
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
 from gploss.compute.on_tensors import TritonLosses
 from gploss.compute.program import Program
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, register_operator, unary
+from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions
 from recmodels.models.base import ModelFactory
 from recmodels.models.deep_model import DeepModel
@@ -33,6 +35,7 @@ from recmodels.training.stacked.feed import on_device
 from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, TrainReport
+from tests.pointwise import run
 from tests.recmodels.training.trainer_contract import TrainerContract
 
 needs_triton = pytest.mark.skipif(why_no_triton() is not None, reason=str(why_no_triton()))
@@ -82,7 +85,7 @@ def members(protocol: Protocol, losses: int, seed: int = 5) -> list[Member]:
 
 
 def compiled(*texts: str) -> Program:
-    return Program.compile([Expression.parse(text) for text in texts], np.linspace(0.5, 2, len(texts)))
+    return Program.compile([Expression.parse(text) for text in texts], POINTWISE, np.linspace(0.5, 2, len(texts)))
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -207,9 +210,13 @@ def test_every_operator_and_one_of_the_users_differentiates_as_on_the_cpu() -> N
     scores[0] = np.abs(scores[0])
     labels = (np.arange(100) % 2).astype(np.float32)
     with np.errstate(all="ignore"):
-        _, wanted = program.losses(scores, labels)
+        _, wanted = run(program, scores, labels)
     losses = TritonLosses(program, range(len(texts)), DEVICE)
-    found = losses.pulls(torch.tensor(scores, device=DEVICE), torch.tensor(labels, device=DEVICE)).cpu().numpy()
+    found = (
+        losses.pulls(torch.tensor(scores, device=DEVICE), {"label": torch.tensor(labels, device=DEVICE)})
+        .cpu()
+        .numpy()
+    )
     broken = ~np.isfinite(wanted).all(axis=1)
     assert broken[0] and not broken.all()
     np.testing.assert_array_equal(losses.diverged(), broken)
@@ -223,7 +230,7 @@ def test_every_operator_and_one_of_the_users_differentiates_as_on_the_cpu() -> N
 def test_a_member_that_diverges_in_any_block_gets_no_more_derivatives() -> None:
     losses = TritonLosses(compiled(MSE, POISON), (1, 0, 1), DEVICE)
     scores = torch.full((3, 261), -9.0, device=DEVICE)
-    labels = torch.ones(261, device=DEVICE)
+    labels = {"label": torch.ones(261, device=DEVICE)}
     assert losses.pulls(scores, labels).any(dim=1).tolist() == [True, True, True]
     scores[2, 200] = 5
     assert losses.pulls(scores, labels).any(dim=1).tolist() == [True, True, False]
@@ -302,7 +309,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(adagrad: bool) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel = load_triton_kernels(KERNELS).train_epoch
+    kernel = load_triton_kernels(Tables.of(POINTWISE), KERNELS).train_epoch
     types = dict.fromkeys(("instructions", "roots", "clamped", "index", "diverged"), "*i32")
     types |= dict.fromkeys(("user_groups", "item_groups"), "*i32")
     types |= dict.fromkeys(

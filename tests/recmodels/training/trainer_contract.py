@@ -25,13 +25,14 @@ from torch import Tensor
 
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
-from gploss.loss_function import max_ratio
 from gploss.screening.screening import screen
+from gploss.tasks.pointwise import max_ratio
 from recmodels.data.interactions import Interactions, Split
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
 from recmodels.training.trainer import Member, Outcome, State, Trainer, TrainReport
+from tests.pointwise import compiled
 
 N_USERS: Final = 40
 N_ITEMS: Final = 60
@@ -345,7 +346,7 @@ class TrainerContract(ABC):
         self, bad: str, protocol: Protocol, group: int
     ) -> None:
         good = [LOSSES[name][0] for name in ("bce", "mse")]
-        program = Program.compile([*good, Expression.parse(bad)])
+        program = compiled([*good, Expression.parse(bad)])
         rate, decay = protocol.learning_rate, protocol.weight_decay
         neighbours = [Member(0, 0, rate, decay), Member(1, 0, rate, decay), Member(0, 0, rate / 2, decay)]
         poison = Member(2, 0, 1e38, 0.0)
@@ -364,7 +365,7 @@ class TrainerContract(ABC):
         assert alone.reasons == [None] * 3
 
     def test_a_late_divergence_keeps_the_epochs_before_it(self) -> None:
-        program = Program.compile([Expression.parse("neg(square(logit)) + label * logit")])
+        program = compiled([Expression.parse("neg(square(logit)) + label * logit")])
         protocol = dataclasses.replace(PAPER_LONG, gradient_clip=None)
         rates = [0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0]
         report = self.trainer(protocol, model=mf_for(protocol)).fit(

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gploss.language.expression import Expression
-from gploss.loss_function import LOSSES
 from gploss.screening.screening import screen
 from gploss.search.cache import Cache
+from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
 from recmodels.metrics import evaluate
 from recmodels.metrics.targets import Targets
@@ -23,7 +23,7 @@ from recmodels.training.trainer import Member
 from recmodels.verdict.effectiveness import TEST_METRICS, effectiveness
 
 SEEDS = (3, 4)
-EXPRESSIONS = [LOSSES["bce"], LOSSES["mse"]]
+EXPRESSIONS = [LOSSES["bce"].expression, LOSSES["mse"].expression]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_goes_on_where_it_was_cut_off(split: Split, tmp_path: Path, monkeypatch:
 def test_a_model_that_diverges_at_once_has_no_figures(split: Split) -> None:
     steep = Expression.parse("exp(exp(logit * 1e9)) * label")
     with np.errstate(all="ignore"):
-        (effect, fine) = effectiveness([steep, LOSSES["bce"]], trainer(), split, epochs=2, seeds=[1])
+        (effect, fine) = effectiveness([steep, LOSSES["bce"].expression], trainer(), split, epochs=2, seeds=[1])
     assert np.isnan(effect.validation).all() and effect.best_epoch.tolist() == [0]
     assert all(np.isnan(values).all() for values in effect.test.values())
     assert np.isfinite(fine.validation).all()

@@ -1,0 +1,199 @@
+"""Tasks: what a loss is given of each example, and what screening asks of a loss there. One file a task.
+
+A task names its inputs, the terminals that are made of them, the points at which losses are looked at before
+training, and the losses that are known by name. Everything else (grammars, programs, kernels, trainers) follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gploss.language.expression import Expression
+from gploss.language.terminals import TERMINALS, Terminal
+from gploss.registry import Registry
+
+Floats = npt.NDArray[np.float64]
+
+#: Computes the gradients of R losses with respect to the differentiable inputs, (R, N) each, at N points.
+Gradients: TypeAlias = Callable[[Mapping[str, Floats]], Mapping[str, Floats]]
+
+#: Tells which of R losses pull in the right direction, (R,) bool.
+Direction: TypeAlias = Callable[[Gradients], npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One number of each example that a loss is given.
+
+    Args:
+        name: as it appears in the formulas of terminals.
+        probes: values at which losses are looked at before training; as many for every input of a task.
+        differentiable: it comes from the model, and training follows the loss's derivative with respect to it; the
+            others come from the data.
+        altered: as many other values, under which a loss has to have other derivatives; None where it may have the
+            same, for it need not depend on the input.
+
+    Raises:
+        ValueError: the probes are none, not finite, or not as many as the altered ones.
+    """
+
+    name: str
+    probes: tuple[float, ...]
+    differentiable: bool = False
+    altered: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("probes", "altered"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, tuple(float(value) for value in values))
+        values = (*self.probes, *(self.altered or ()))
+        if not self.probes or not all(math.isfinite(value) for value in values):
+            raise ValueError(f"input {self.name!r}: give finite probes, at least one")
+        if self.altered is not None and len(self.altered) != len(self.probes):
+            raise ValueError(
+                f"input {self.name!r}: {len(self.altered)} altered values for {len(self.probes)} probes"
+            )
+
+
+@dataclass(frozen=True)
+class NamedLoss:
+    """A loss that is known by a name.
+
+    Args:
+        name: for tables and messages.
+        expression: its formula.
+        source: where it comes from.
+    """
+
+    name: str
+    expression: Expression
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a loss is given, and what is asked of it before training.
+
+    Args:
+        name: for messages, and on record.
+        inputs: what each example has.
+        terminals: names from `TERMINALS`: what the text of a loss may use.
+        leaves: those terminals, and numbers such as ``"1"``, that the standard grammar draws from, in its order.
+        metric: name of the metric that steers where none is chosen.
+        losses: hand-made and published losses by name.
+        direction: which losses pull in the right direction, a check that is made where it is asked for.
+
+    Raises:
+        ValueError: two inputs of one name, inputs with different numbers of probes, none that is differentiable, or
+            terminals that do not fit the inputs.
+        LookupError: no terminal has that name.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    terminals: tuple[str, ...]
+    leaves: tuple[str, ...]
+    metric: str
+    losses: Registry[NamedLoss] = field(default_factory=lambda: Registry("loss"), compare=False, repr=False)
+    direction: Direction | None = None
+
+    def __post_init__(self) -> None:
+        names = [given.name for given in self.inputs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"task {self.name!r}: an input occurs twice in {', '.join(names)}")
+        if not self.differentiable:
+            raise ValueError(f"task {self.name!r}: no input is differentiable, so that no loss could train a model")
+        counts = {given.name: len(given.probes) for given in self.inputs}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"task {self.name!r}: the inputs have different numbers of probes: {counts}")
+        self.rows()
+
+    @property
+    def differentiable(self) -> tuple[str, ...]:
+        """Names of the inputs that come from the model."""
+        return tuple(given.name for given in self.inputs if given.differentiable)
+
+    @property
+    def score(self) -> str:
+        """Name of the one input that comes from the model.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if len(self.differentiable) > 1:
+            raise ValueError(
+                f"the task {self.name!r} has several inputs that come from the model "
+                f"({', '.join(self.differentiable)}); what trains models with one score cannot train it"
+            )
+        return self.differentiable[0]
+
+    def rows(self) -> tuple[Terminal, ...]:
+        """Return the terminals as they are registered now.
+
+        Raises:
+            ValueError: one is made of something else than the inputs, or lacks a derivative.
+            LookupError: one is not registered.
+        """
+        rows = tuple(TERMINALS[name] for name in self.terminals)
+        names = [given.name for given in self.inputs]
+        for row in rows:
+            for variable in row.value.variables:
+                if variable not in names:
+                    raise ValueError(
+                        f"task {self.name!r}: terminal {row.name!r} is made of {variable!r}, which is none of the "
+                        f"inputs ({', '.join(names)})"
+                    )
+                if variable in self.differentiable and variable not in row.derivatives:
+                    raise ValueError(
+                        f"task {self.name!r}: terminal {row.name!r} needs a derivative with respect to "
+                        f"{variable!r}, which comes from the model"
+                    )
+        return rows
+
+    def probes(self, altered: str | None = None) -> dict[str, Floats]:
+        """Return the points at which losses are looked at: (P,) for each input.
+
+        Args:
+            altered: name of an input that takes its altered values.
+        """
+        values = {
+            given.name: given.altered if given.name == altered and given.altered else given.probes
+            for given in self.inputs
+        }
+        return {name: np.array(column) for name, column in values.items()}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the inputs that every loss has to depend on."""
+        return tuple(given.name for given in self.inputs if given.altered is not None)
+
+    def with_input(self, given: Input, *terminals: str, name: str | None = None) -> Task:
+        """Return a task with one more input.
+
+        Args:
+            given: the input.
+            terminals: names of registered terminals that are made of it; the standard grammar draws them, too.
+            name: of the new task; by default this one's and the input's.
+
+        Raises:
+            ValueError: the input or the terminals do not fit.
+            LookupError: no terminal has that name.
+        """
+        return replace(
+            self,
+            name=name or f"{self.name}+{given.name}",
+            inputs=(*self.inputs, given),
+            terminals=(*self.terminals, *terminals),
+            leaves=(*self.leaves, *terminals),
+        )
+
+
+#: Every task by name.
+TASKS: Final[Registry[Task]] = Registry("task")
