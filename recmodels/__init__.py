@@ -9,6 +9,7 @@ from gploss.registry import discover
 from recmodels.data.download import DownloadError
 from recmodels.data.frames import Vocabulary, interactions_from_frame
 from recmodels.data.interactions import DataError, Interactions, Split
+from recmodels.data.noise import Flips, Noise
 from recmodels.data.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
 from recmodels.datasets import DATASETS, Dataset, load_dataset
 from recmodels.datasets.synthetic import ratings as synthetic_ratings
@@ -43,10 +44,12 @@ __all__ = [
     "DeepModel",
     "DownloadError",
     "Effect",
+    "Flips",
     "Interactions",
     "LossEvaluator",
     "Member",
     "ModelFactory",
+    "Noise",
     "Outcome",
     "Protocol",
     "RepeatedEvaluator",

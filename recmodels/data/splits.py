@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
+from recmodels.data.noise import NoisySplit
 
 FEWEST_INTERACTIONS = 5
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -109,7 +110,7 @@ def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) 
     One validation part is small, and a search that looks at it a thousand times learns its luck.
 
     Args:
-        split: the first one.
+        split: the first one; parts are drawn from its clean rows, and its noise goes into each of them afterwards.
         count: how many there are with it.
         share: of the rows of train and validation, which becomes validation in the others.
         seed: the same seed gives the same splits.
@@ -119,6 +120,9 @@ def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) 
     """
     if count < 1 or not 0 < share < 1:
         raise DataError(f"{split.name}: {count} splits with {share:g} for validation cannot be drawn")
+    if isinstance(split, NoisySplit):
+        clean = repeated_splits(split.clean, count, share=share, seed=seed)
+        return [split.noise.applied_to(drawn) for drawn in clean]
     rows = split.train.followed_by(split.validation)
     splits = [split]
     for number in range(1, count):
@@ -136,7 +140,8 @@ def rolling_splits(split: Split, count: int) -> list[Split]:
     the rows after it, as `leave_one_out` does; and so on.
 
     Args:
-        split: the first one; in its train part each user's rows must be in time order, or have timestamps.
+        split: the first one; in its train part each user's rows must be in time order, or have timestamps. Noise
+            is dealt with as by `repeated_splits`.
         count: how many there are with it.
 
     Raises:
@@ -144,6 +149,8 @@ def rolling_splits(split: Split, count: int) -> list[Split]:
     """
     if count < 1:
         raise DataError(f"{split.name}: {count} splits cannot be made")
+    if isinstance(split, NoisySplit):
+        return [split.noise.applied_to(drawn) for drawn in rolling_splits(split.clean, count)]
     splits, rows = [split], split.train
     for number in range(1, count):
         part = leave_one_out(rows)
