@@ -10,7 +10,6 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.alternating_search import Settings
-from experiments.compare_searchers import confirmation_sentence, confirmation_table
 from experiments.parts import (
     AUTHORS,
     RANKING_REPLICATE,
@@ -20,6 +19,8 @@ from experiments.parts import (
     loss_curves,
     make_trainer,
     published,
+    verdict_sentence,
+    verdict_table,
 )
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
@@ -195,9 +196,9 @@ def confirm_losses(
         fresh_seeds=max(settings.tests, 2),
         report=console.print,
     )
-    table = confirmation_table(comparisons)
+    table = verdict_table(comparisons)
     write_csv_atomic(table, settings.out / "confirmation.csv")
-    return confirmation_sentence(comparisons), table
+    return verdict_sentence(comparisons), table
 
 
 def write_summary(

@@ -21,8 +21,15 @@ import click
 import pandas as pd
 from rich.console import Console
 
-from experiments.compare_searchers import confirmation_sentence, confirmation_table
-from experiments.parts import default_jobs, loss_curves, make_trainer, read_losses, side_by_side
+from experiments.parts import (
+    default_jobs,
+    loss_curves,
+    make_trainer,
+    read_losses,
+    side_by_side,
+    verdict_sentence,
+    verdict_table,
+)
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
 from gploss.language.grammar import Grammar
@@ -187,7 +194,7 @@ def write(
 ) -> None:
     """Write confirmation.csv, found.csv, losses.png, settings.json and summary.md."""
     out = settings.out
-    table = confirmation_table(comparisons)
+    table = verdict_table(comparisons)
     write_csv_atomic(table, out / "confirmation.csv")
     finalists = [one.tuned for one in comparisons if one.tuned.group == FOUND]
     rows = [
@@ -215,7 +222,7 @@ def write(
     lines = [
         f"# A better loss for {settings.model} on {split.name}?",
         "",
-        confirmation_sentence(comparisons),
+        verdict_sentence(comparisons),
         "",
         report.to_markdown(table),
         "",
@@ -233,7 +240,7 @@ def write(
     write_text_atomic(out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(table.drop(columns=["formula"]), "Confirmation"))
-    console.print(confirmation_sentence(comparisons))
+    console.print(verdict_sentence(comparisons))
 
 
 if __name__ == "__main__":

@@ -10,31 +10,39 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
+import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-import rl.searcher  # noqa: F401 (registers the searcher "rl")
+from experiments.command import options
+from experiments.command.folder import Interrupted, RunFolder
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.language.parsing import ExpressionError
 from gploss.registry import discover
 from gploss.report import plots
 from gploss.screening.screening import screen
+from gploss.search.budget import Budget
 from gploss.search.evaluator import Evaluator
+from gploss.search.result import SearchResult
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
 from gploss.tasks import NamedLoss
 from gploss.tasks.pointwise import LOSSES
+from recmodels.data.interactions import Split
+from recmodels.datasets import load_dataset
 from recmodels.evaluators.alternating import AlternatingEvaluator
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.models.base import MODELS, ModelFactory
 from recmodels.training.choice import choose_trainer
 from recmodels.training.protocol import STANDARD, Protocol
 from recmodels.training.trainer import Trainer
+from recmodels.verdict.confirmation import HAND_MADE, Comparison
 from rl.searcher import RLSearcher
 
-discover("recmodels.models")
+for _package in ("gploss.searchers", "rl", "recmodels.models"):
+    discover(_package)
 
 T = TypeVar("T")
 
@@ -68,6 +76,58 @@ def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
     """
     factory: ModelFactory = functools.partial(MODELS[model_name], initialization=protocol.initialization)
     return choose_trainer(factory, protocol, device=device)
+
+
+def load_data(settings: options.DataSettings) -> Split:
+    """Return the data that are asked for, in three parts.
+
+    Raises:
+        ValueError: an option is not for this dataset, or the data cannot be used.
+    """
+    return load_one(settings.dataset, settings)
+
+
+def load_one(dataset: str, table: options.TableSettings) -> Split:
+    """Return a dataset as options about tables say.
+
+    Raises:
+        ValueError: an option is not for this dataset, or the data cannot be used.
+    """
+    given = {
+        "user": table.user,
+        "item": table.item,
+        "rating": table.rating,
+        "label": table.label,
+        "timestamp": table.time,
+        "positive_from": table.positive_from,
+        "separator": "\t" if table.separator == "tab" else table.separator,
+        "header": False if table.no_header else None,
+        "on_duplicates": "last" if table.on_duplicates == "last" else None,
+        "split": table.split,
+    }
+    try:
+        return load_dataset(dataset, **{name: value for name, value in given.items() if value is not None})
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def search_file(folder: RunFolder, name: str) -> Path:
+    """Return where a search keeps its state; its result goes beside it."""
+    folder.file(f"runs/{name}.json")
+    return folder.file(f"runs/{name}.sqlite")
+
+
+def finish(searcher: AskTellSearcher, budget: int | Budget, checkpoint: Path) -> SearchResult:
+    """Run a search to its end, or go on with the one in the file; save its result beside it.
+
+    Raises:
+        Interrupted: Ctrl-C ended it.
+    """
+    result = searcher.run(budget, checkpoint=checkpoint)
+    result.save(checkpoint.with_suffix(".json"))
+    if result.stopped == "interrupted":
+        raise Interrupted(f"interrupted in {checkpoint.stem}")
+    return result
 
 
 def default_jobs(device: str, seeds: int) -> int:
@@ -193,3 +253,42 @@ def loss_curves(losses: Sequence[NamedLoss], scale_free: bool) -> dict[str, plot
 def is_standard(protocol: Protocol) -> bool:
     """Return whether a protocol is the default one, under which losses can be tuned and confirmed."""
     return protocol.name == STANDARD.name
+
+
+def verdict_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row a loss, for people."""
+    rows = []
+    for place, one in enumerate(comparisons):
+        baseline = place == 0
+        rows.append(
+            {
+                "loss": one.tuned.name,
+                "found by": one.tuned.group,
+                "validation AUC": f"{one.tuned.validation:.4f}",
+                "test AUC": f"{one.test.mean():.4f}",
+                "difference": "baseline" if baseline else f"{one.difference:+.4f}",
+                "95% interval": "" if baseline else f"{one.low:+.4f} to {one.high:+.4f}",
+                "p (Holm)": "" if np.isnan(one.p_value) else f"{one.p_value:.3f}",
+                "rate": f"{one.tuned.setting.learning_rate:g}",
+                "decay": f"{one.tuned.setting.weight_decay:g}",
+                "formula": str(one.tuned.expression),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict_sentence(comparisons: Sequence[Comparison]) -> str:
+    """Say in words whether a found loss beats the best hand-made one."""
+    baseline = comparisons[0].tuned.name
+    found = [one for one in comparisons if one.tuned.group != HAND_MADE]
+    better = [one for one in found if one.low > 0 and one.p_value < 0.05]
+    if better:
+        named = "; ".join(f"{one.tuned.name} by {one.difference:.4f}" for one in better)
+        return f"On test, these beat the best tuned hand-made loss ({baseline}): {named}."
+    if not found:
+        return "No searcher found a loss that could be trained."
+    closest = max(found, key=lambda one: one.difference)
+    return (
+        f"No found loss beats the best tuned hand-made loss ({baseline}) on test; the closest is "
+        f"{closest.tuned.name}, {closest.difference:+.4f} ({closest.low:+.4f} to {closest.high:+.4f})."
+    )

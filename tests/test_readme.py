@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.command.registry import load
 from gploss import Expression
 from tests.documents import PROJECT, blocks, run_python
 
@@ -45,12 +46,12 @@ def test_links_lead_somewhere(document: str) -> None:
             assert (PROJECT / document).parent.joinpath(target).exists(), target
 
 
-def test_experiment_scripts_and_options_that_are_named_exist() -> None:
-    for line in blocks(README, "sh"):
-        for script, options in re.findall(r"python (experiments/\w+\.py)(.*)", line):
-            source = (PROJECT / script).read_text()
-            for option in re.findall(r"--[a-z-]+", options):
-                assert f'"{option}"' in source, option
+def test_commands_and_options_that_are_named_exist() -> None:
+    named = re.findall(r"^gploss (\w+)(.*)$", "\n".join(blocks(README, "sh")), re.MULTILINE)
+    assert {name for name, _ in named} >= {"compare"}
+    for name, words in named:
+        for option in re.findall(r"--([a-z-]+)", words):
+            assert option in load(name).configuration.options(), option
 
 
 def test_the_example_with_columns_of_other_names(tmp_path: Path) -> None:

@@ -16,20 +16,30 @@ from recmodels.data.interactions import DataError
 
 SEPARATORS = {"\t": "tab", "::": "'::'", ";": "';'", ",": "','"}
 MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+_UNIT = "\x1f"  # ASCII's own separator
 RECBOLE_TYPES = ("token", "float", "token_seq", "float_seq")
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_table(
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    separator: str | None = None,
+    header: bool | None = None,
+) -> pd.DataFrame:
     """Read a text table whose separator is a tab, '::', a semicolon or a comma, found in the first line.
 
     The first line is the header unless all of it is numbers. Without a header, four columns are taken as
-    MovieLens' user_id, item_id, rating, timestamp; for other tables give the names. Types in RecBole's headers
-    ("user_id:token") are dropped. Lines without any character are skipped. Files ending in .gz are unpacked; in
-    a .zip file, u.data is read, or else its only file.
+    MovieLens' user_id, item_id, rating, timestamp; for other tables give the names, or say that there is no header.
+    Types in RecBole's headers ("user_id:token") are dropped. Lines without any character are skipped. Files ending
+    in .gz are unpacked; in a .zip file, u.data is read, or else its only file.
 
     Args:
         path: the file, in UTF-8.
         columns: names for the columns of a table without a header.
+        separator: what separates the columns, where it is none of these, or not the first of them that occurs.
+        header: whether the first line is one, where its look deceives. Columns of a table that is said to have none
+            are named "1", "2", "3" and so on, unless names are given.
 
     Returns:
         All values as text; the index, named "line", holds line numbers that count from 1, header included.
@@ -44,9 +54,11 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line]
     if not filled:
         raise DataError(f"{source}: the file is empty")
-    separator = _detect_separator(source, *filled[0])
+    separator = separator or _detect_separator(source, *filled[0])
     first = [name.strip().strip('"') for name in filled[0][1].split(separator)]
-    if _all_numbers(first):
+    if header is False and columns is None:
+        names = [str(number) for number in range(1, len(first) + 1)]
+    elif header is False or (header is None and _all_numbers(first)):
         names = _names_without_header(source, len(first), columns)
     elif columns is not None:
         raise DataError(f"{source}: columns are given, but the file has a header: {', '.join(first)}")
@@ -127,8 +139,8 @@ def _parse(source: str, lines: list[tuple[int, str]], separator: str, names: lis
             if width != len(names):
                 raise DataError(f"{source}, line {number}: {width} columns; the table has {len(names)}")
     text = "\n".join(line for _, line in lines)
-    if separator == "::":
-        text, separator = text.replace("::", "\t"), "\t"
+    if len(separator) > 1:  # the parser knows single characters; this one is in no text
+        text, separator = text.replace(separator, _UNIT), _UNIT
     try:
         frame = pd.read_csv(
             io.StringIO(text),

@@ -16,6 +16,9 @@ from recmodels.data.interactions import DataError, Split
 
 DATA_VARIABLE = "GPLOSS_DATA"
 
+#: The dataset that reads any table: it is given by its path, not by this name.
+TABLE = "table"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -25,11 +28,15 @@ class Dataset:
         name: as users type it.
         load: makes the split; its keyword arguments are the options that users may give.
         summary: one line for lists of datasets.
+        source: whose it is, and where it comes from.
+        licence: what may be done with it.
     """
 
     name: str
     load: Callable[..., Split]
     summary: str
+    source: str
+    licence: str
 
 
 DATASETS: Registry[Dataset] = Registry("dataset")
@@ -55,16 +62,25 @@ def load_dataset(source: str | Path | pd.DataFrame, **options: Any) -> Split:
         >>> split.n_users, split.n_items
         (943, 1682)
     """
-    discover(__name__)
-    if isinstance(source, str) and source in DATASETS:
-        dataset = DATASETS[source]
-    elif isinstance(source, pd.DataFrame) or Path(source).exists():
-        dataset = DATASETS["table"]
+    dataset = find_dataset(source)
+    if not isinstance(source, str) or source not in DATASETS:
         options = {"source": source, **options}
-    else:
-        raise LookupError(f"no file, folder or dataset is named {str(source)!r}; datasets: {', '.join(DATASETS)}")
     _check_options(dataset, options)
     return dataset.load(**options)
+
+
+def find_dataset(source: str | Path | pd.DataFrame) -> Dataset:
+    """Return what loads a source; nothing is read yet.
+
+    Raises:
+        LookupError: neither a dataset of that name nor a file or folder.
+    """
+    discover(__name__)
+    if isinstance(source, str) and source in DATASETS:
+        return DATASETS[source]
+    if isinstance(source, pd.DataFrame) or Path(source).exists():
+        return DATASETS[TABLE]
+    raise LookupError(f"no file, folder or dataset is named {str(source)!r}; datasets: {', '.join(DATASETS)}")
 
 
 def data_folder() -> Path | None:

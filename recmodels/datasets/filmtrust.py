@@ -53,4 +53,13 @@ def load(
     )
 
 
-DATASETS.register(NAME, Dataset(NAME, load, "FilmTrust, ratings of films without times"))
+DATASETS.register(
+    NAME,
+    Dataset(
+        NAME,
+        load,
+        "FilmTrust, ratings of films without times",
+        "Guo, Zhang, Yorke-Smith (IJCAI 2013): bring a copy",
+        "not stated",
+    ),
+)

@@ -69,4 +69,13 @@ def _ratings(folder: Path | None) -> Path:
     return folder / NAME
 
 
-DATASETS.register(NAME, Dataset(NAME, load, "MovieLens 100K, ratings of films with times"))
+DATASETS.register(
+    NAME,
+    Dataset(
+        NAME,
+        load,
+        "MovieLens 100K, ratings of films with times",
+        "GroupLens: downloaded",
+        "no redistribution; commercial use by permission",
+    ),
+)

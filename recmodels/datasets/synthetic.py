@@ -146,4 +146,6 @@ def _times(rng: np.random.Generator, users: Integers) -> Integers:
     return seconds[np.lexsort((seconds, users))]
 
 
-DATASETS.register(NAME, Dataset(NAME, load, "made by a recipe, shaped like MovieLens 100K"))
+DATASETS.register(
+    NAME, Dataset(NAME, load, "made by a recipe, shaped like MovieLens 100K", "part of gploss", "MIT")
+)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from recmodels.data.frames import OnDuplicates, interactions_from_frame
 from recmodels.data.interactions import DataError, Split
 from recmodels.data.splits import split_by_name
 from recmodels.data.tables import read_table
-from recmodels.datasets import DATASETS, Dataset
+from recmodels.datasets import DATASETS, TABLE, Dataset
+
+Reader = Callable[[Path], pd.DataFrame]
 
 PARTS = ("train", "validation", "test")
 SPLIT_INDEX = ["part", "file", "line"]
@@ -34,6 +37,8 @@ def load(
     test: float = 0.1,
     seed: int = 0,
     columns: Sequence[str] | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
     name: str | None = None,
 ) -> Split:
     r"""Read a table and split it, or read a folder that holds a split.
@@ -53,13 +58,15 @@ def load(
         test: share of the rows, for by_time and at_random.
         seed: for at_random.
         columns: names for the columns of a file without a header.
+        separator: what separates a file's columns; see ``read_table``.
+        header: whether a file has a header; see ``read_table``.
         name: what the data are called; the file's or folder's name where None.
 
     Raises:
         DataError: the data cannot be used; the message names file, line and column.
         LookupError: there is no split of that name.
     """
-    frame, described = _read(source, columns)
+    frame, described = _read(source, partial(read_table, columns=columns, separator=separator, header=header))
     holds_split = frame.index.names == SPLIT_INDEX
     if holds_split and (split is not None or on_duplicates != "error"):
         raise DataError(f"{described}: holds a split already, so it takes neither split nor on_duplicates")
@@ -84,18 +91,18 @@ def load(
     )
 
 
-def _read(source: str | Path | pd.DataFrame, columns: Sequence[str] | None) -> tuple[pd.DataFrame, str]:
+def _read(source: str | Path | pd.DataFrame, read: Reader) -> tuple[pd.DataFrame, str]:
     """Return the table and what to call it in messages; what kind of source it is shows in its content."""
     if isinstance(source, pd.DataFrame):
         return source, "the data frame"
     path = Path(source)
     if not path.is_dir():
-        return read_table(path, columns), path.name
+        return read(path), path.name
     files = _part_files(path)
     if files:
-        return _read_parts(files, columns), path.resolve().name
+        return _read_parts(files, read), path.resolve().name
     path = _table_in(path)
-    return read_table(path, columns), path.name
+    return read(path), path.name
 
 
 def _part_files(folder: Path) -> dict[str, Path] | None:
@@ -110,11 +117,11 @@ def _part_files(folder: Path) -> dict[str, Path] | None:
     return present or None
 
 
-def _read_parts(files: dict[str, Path], columns: Sequence[str] | None) -> pd.DataFrame:
+def _read_parts(files: dict[str, Path], read: Reader) -> pd.DataFrame:
     """Return the three tables under each other; the index holds part, file and line."""
     tables = []
     for part, path in files.items():
-        table = read_table(path, columns)
+        table = read(path)
         lines = table.index
         table.index = pd.MultiIndex.from_arrays(
             [[part] * len(lines), [path.name] * len(lines), lines], names=SPLIT_INDEX
@@ -146,4 +153,4 @@ def _table_in(folder: Path) -> Path:
     return found[0]
 
 
-DATASETS.register("table", Dataset("table", load, "any table with named columns, by its path"))
+DATASETS.register(TABLE, Dataset(TABLE, load, "any table with named columns, by its path", "yours", "yours"))

@@ -1,17 +1,44 @@
-"""Experiments are scripts: their folder is where they import each other from."""
+"""What tests of commands share: a command run as it is typed, and small ratings to run it on."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
-EXPERIMENTS = str(Path(__file__).parents[2] / "experiments")
-if EXPERIMENTS not in sys.path:
-    sys.path.insert(0, EXPERIMENTS)
+from experiments.command.cli import main
+
+
+class Outcome(NamedTuple):
+    """What a command came to.
+
+    Attributes:
+        code: exit code.
+        out: what it wrote to the standard output.
+        errors: what it wrote to the standard error stream.
+    """
+
+    code: int
+    out: str
+    errors: str
+
+
+Gploss = Callable[..., Outcome]
+
+
+@pytest.fixture
+def gploss(capsys: pytest.CaptureFixture[str]) -> Gploss:
+    """Run `gploss` with these words."""
+
+    def run(*words: object) -> Outcome:
+        code = main([str(word) for word in words])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 @pytest.fixture(scope="module")
 def main() -> click.Command:
-    command = importlib.import_module("ablate_filter").main
+    command = importlib.import_module("experiments.ablate_filter").main
     assert isinstance(command, click.Command)
     return command
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 @pytest.fixture(scope="module")
 def main() -> click.Command:
-    command = importlib.import_module("autolossgen").main
+    command = importlib.import_module("experiments.autolossgen").main
     assert isinstance(command, click.Command)
     return command
 

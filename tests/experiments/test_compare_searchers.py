@@ -1,69 +1,33 @@
-"""The main job, small: every file is written, resuming changes nothing, and bad options get plain errors."""
+"""The main job, small: every file is written, going on changes nothing, and bad options get plain errors."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import json
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+from tests.experiments.conftest import Gploss
 
 FILES = {
-    "evaluations.csv",
-    "summary.csv",
-    "summary.md",
-    "confirmation.csv",
-    "settings.json",
-    "efficiency.png",
-    "filters.png",
-    "pareto.png",
-    "losses.png",
-}
-
-
-@pytest.fixture(scope="module")
-def compare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_searchers", EXPERIMENTS / "compare_searchers.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ratings of 60 users for 40 items with a taste in them."""
-    rng = np.random.default_rng(0)
-    users, items = np.divmod(rng.choice(60 * 40, size=1500, replace=False), 40)
-    taste = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 40))
-    ratings = np.clip(np.rint(3.5 + taste[users, items] + 0.5 * rng.normal(size=1500)), 1, 5)
-    path = tmp_path_factory.mktemp("data") / "ratings.csv"
-    pd.DataFrame({"user": users, "item": items, "rating": ratings}).to_csv(path, index=False)
-    return path
-
-
-def run(compare: ModuleType, *options: str) -> Result:
-    return CliRunner().invoke(compare.main, list(options), catch_exceptions=False)
+    "evaluations.csv", "summary.csv", "summary.md", "confirmation.csv", "run.json", "cache.sqlite",
+    "efficiency.png", "filters.png", "pareto.png", "losses.png",
+}  # fmt: skip
 
 
 def small(table: Path, out: Path) -> list[str]:
-    return ["--dataset", str(table), "--budget", "6", "--seeds", "2", "--epochs", "2", "--out", str(out)]
+    size = ["--budget", "6", "--seeds", "2", "--epochs", "2", "--tests", "2", "--tuning-seeds", "1"]
+    return ["compare", "--dataset", str(table), *size, "--final-epochs", "2", "--out", str(out)]
 
 
 def rows(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "evaluations.csv").drop(columns=["seconds", "cached"])
 
 
-def test_writes_every_file_with_true_content(compare: ModuleType, table: Path, tmp_path: Path) -> None:
-    outcome = run(compare, *small(table, tmp_path))
-    assert outcome.exit_code == 0, outcome.output
+def test_writes_every_file_with_true_content(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
+    outcome = gploss(*small(ratings, tmp_path))
+    assert outcome.code == 0, outcome.errors
     assert {path.name for path in tmp_path.iterdir()} >= FILES
     evaluations = rows(tmp_path)
     charged = evaluations[evaluations["status"].isin(["trained", "diverged"])]
@@ -71,20 +35,49 @@ def test_writes_every_file_with_true_content(compare: ModuleType, table: Path, t
     assert set(evaluations["searcher"]) == {"random", "genetic", "rl"}
     summary = (tmp_path / "summary.md").read_text()
     assert "Confirmation" in summary and "bce" in summary and "95% interval" in summary
+    assert "Confirmation" in outcome.out and f"done: open {tmp_path / 'summary.md'}" in outcome.errors
     best = evaluations[evaluations["status"] == "trained"].groupby("searcher")["reward"].max()
     written = pd.read_csv(tmp_path / "summary.csv").set_index("searcher")["best_reward"]
     assert written.to_dict() == pytest.approx(best.to_dict())
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["state"], record["command"], record["configuration"]["budget"]) == ("finished", "compare", 6)
+    assert record["data"][str(ratings)]["content_hash"]
+    assert set(record["files"]) == {
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    } - {"run.json", ".lock"}  # fmt: skip
 
 
-def test_resumed_and_repeated_runs_are_equal(compare: ModuleType, table: Path, tmp_path: Path) -> None:
+def test_resumed_and_repeated_runs_are_equal(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     options = ["--searchers", "genetic", "--seeds", "1"]
-    assert run(compare, *small(table, first), *options).exit_code == 0
-    half = small(table, second)
-    half[half.index("--budget") + 1] = "3"
-    assert run(compare, *half, *options).exit_code == 0
-    assert run(compare, *small(table, second), *options, "--resume").exit_code == 0
+    assert gploss(*small(ratings, first), *options).code == 0
+    assert gploss(*small(ratings, second), *options, "--budget", "3").code == 0
+    refused = gploss(*small(ratings, second), *options)
+    assert refused.code == 1 and "--resume" in refused.errors
+    resumed = gploss("compare", "--out", second, "--resume", "--budget", "6", "--epochs", "5", "--seed", "0")
+    assert resumed.code == 0, resumed.errors
+    assert "going on with budget 6; the run in" in resumed.errors
+    assert f"going on with epochs 2, as the run in {second} began; 5 was given" in resumed.errors
+    assert "seed" not in resumed.errors.split("going on with epochs")[0]
     pd.testing.assert_frame_equal(rows(first), rows(second))
+
+
+def test_an_interrupted_run_says_so_and_goes_on(
+    gploss: Gploss, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("experiments.compare_searchers.confirm", interrupt)
+        outcome = gploss(*small(ratings, tmp_path), "--searchers", "random")
+    assert (
+        outcome.code == 130 and f"Error: interrupted; --resume goes on with the run in {tmp_path}" in outcome.errors
+    )
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "interrupted"
+    assert gploss("compare", "--resume", "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "run.json").read_text())["configuration"]["searchers"] == ["random"]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +85,39 @@ def test_resumed_and_repeated_runs_are_equal(compare: ModuleType, table: Path, t
     [
         (["--searchers", "random,genetics"], "no searcher is named 'genetics'"),
         (["--dataset", "no-such-data"], "no file, folder or dataset is named 'no-such-data'"),
+        (["--dataset", "synthetic", "--user", "UserID"], "does not take user"),
+        (["--user", "UserID"], "UserID"),
+        (["--model", "mff"], "no model is named 'mff'"),
+        (["--protocol", "papers"], "papers"),
         (["--device", "abacus"], "abacus"),
-        (["--budget", "0"], "budget"),
+        (["--budget", "0"], "budget is 0"),
+        (["--budget", "many"], "'many' is not a valid integer"),
+        (["--budgt", "3"], "--budget"),
+        (["--resume", "--overwrite"], "exclude each other"),
     ],
 )
-def test_bad_options_get_plain_errors(
-    compare: ModuleType, table: Path, tmp_path: Path, options: list[str], message: str
+def test_bad_options_get_one_line_and_nothing_is_made(
+    gploss: Gploss, ratings: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
-    outcome = run(compare, *small(table, tmp_path), *options)
-    assert outcome.exit_code != 0
-    assert message in outcome.output
-    assert "Traceback" not in outcome.output
+    outcome = gploss(*small(ratings, tmp_path / "out"), *options)
+    assert outcome.code == 1
+    (line,) = outcome.errors.splitlines()
+    assert line.startswith("Error: ") and message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_can_be_named(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(ratings)
+    expected = tmp_path / "expected"
+    size = ["--searchers", "random", "--seeds", "1", "--budget", "2"]
+    assert gploss(*small(ratings, expected), *size).code == 0
+    named = tmp_path / "named.txt"
+    table.set_axis(["UserID", "ItemID", "Rating"], axis=1).to_csv(named, index=False, sep="|")
+    columns = ["--user", "UserID", "--item", "ItemID", "--rating", "Rating", "--separator", "|"]
+    assert gploss(*small(named, tmp_path / "a"), *size, *columns).code == 0
+    bare = tmp_path / "bare.csv"
+    table.to_csv(bare, index=False, header=False)
+    columns = ["--no-header", "--user", "1", "--item", "2", "--rating", "3"]
+    assert gploss(*small(bare, tmp_path / "b"), *size, *columns).code == 0
+    for out in ("a", "b"):
+        pd.testing.assert_frame_equal(rows(tmp_path / out), rows(expected))

@@ -16,7 +16,7 @@ from gploss.search.result import SearchResult
 
 @pytest.fixture(scope="module")
 def main() -> click.Command:
-    command = importlib.import_module("find_better").main
+    command = importlib.import_module("experiments.find_better").main
     assert isinstance(command, click.Command)
     return command
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 @pytest.fixture(scope="module")
 def main() -> click.Command:
-    command = importlib.import_module("transfer").main
+    command = importlib.import_module("experiments.transfer").main
     assert isinstance(command, click.Command)
     return command
 

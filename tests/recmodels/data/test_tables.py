@@ -124,3 +124,16 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str | bytes, message:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "nowhere.csv")
+
+
+def test_what_is_said_outranks_the_look_of_the_first_line(tmp_path: Path) -> None:
+    bars = write(tmp_path, "user|item, made\n1|2, 3\n")
+    frame = read_table(bars, separator="|")
+    assert list(frame.columns) == ["user", "item, made"] and frame.to_numpy().tolist() == [["1", "2, 3"]]
+    several = write(tmp_path, "user -> item\tmade\na\t1 -> b\n")
+    assert read_table(several, separator=" -> ").to_numpy().tolist() == [["a\t1", "b"]]
+    words = write(tmp_path, "ann,film,5\nbob,book,1\n")
+    assert list(read_table(words, header=False).columns) == ["1", "2", "3"]
+    assert len(read_table(words, columns=["u", "i", "r"], header=False)) == 2
+    years = write(tmp_path, "1994,1995\n1,2\n")
+    assert read_table(years, header=True).to_dict("list") == {"1994": ["1"], "1995": ["2"]}

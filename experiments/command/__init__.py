@@ -1,0 +1,1 @@
+"""The command line: options, configurations, run folders, and how commands are found."""

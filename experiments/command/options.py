@@ -1,0 +1,144 @@
+"""The one table of options: type, limits and meaning of each, the same in every command and configuration file.
+
+A command's configuration has a field for each option that it takes, with a default of its own:
+
+    class Compare(DataSettings):
+        budget: Budget = 200
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+from experiments.command.configuration import Configuration
+
+
+def _checked(place: str) -> AfterValidator:
+    """Return a validator by a registry or function, imported when it is used: what trains takes seconds."""
+
+    def check(name: str) -> str:
+        module, _, attribute = place.partition(":")
+        known = getattr(importlib.import_module(module), attribute)
+        try:
+            known(name) if callable(known) else known[name]
+        except LookupError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    return AfterValidator(check)
+
+
+DatasetName = Annotated[str, _checked("recmodels.datasets:find_dataset")]
+ModelName = Annotated[str, _checked("experiments.parts:MODELS")]
+SearcherName = Annotated[str, _checked("experiments.parts:SEARCHERS")]
+
+# Data and model.
+Dataset = Annotated[DatasetName, Field(description="A dataset's name (see `gploss data`), or the path of a table.")]
+Datasets = Annotated[tuple[DatasetName, ...], Field(min_length=1, description="Names or paths.")]
+Column: TypeAlias = str | None
+User = Annotated[Column, Field(description="The table's column of users, where its name is not a common one.")]
+Item = Annotated[Column, Field(description="Its column of items.")]
+Rating = Annotated[Column, Field(description="Its column of ratings.")]
+Label = Annotated[Column, Field(description="Its column of labels 0 and 1, where it has no ratings.")]
+Time = Annotated[Column, Field(description="Its column of times.")]
+PositiveFrom = Annotated[float | None, Field(description="Ratings from here on are positive; 4 where not given.")]
+Separator = Annotated[
+    str | None,
+    Field(min_length=1, description="What separates its columns, such as ; or tab; found in its first line."),
+]
+NoHeader = Annotated[bool, Field(description="It has no header: columns are named 1, 2, 3, ...")]
+OnDuplicates = Annotated[
+    Literal["error", "last"],
+    Field(description="Of a user and item that meet twice: refuse them, or keep the last row."),
+]
+SplitBy = Annotated[
+    Literal["leave_one_out", "by_time", "at_random"] | None,
+    Field(description="How rows are split in three parts; as published, or leave_one_out, if not given."),
+]
+Model = Annotated[ModelName, Field(description="Recommender model.")]
+Models = Annotated[tuple[ModelName, ...], Field(min_length=1, description="Recommender models.")]
+Protocol = Annotated[
+    str,
+    _checked("recmodels.training.protocol:PROTOCOLS"),
+    Field(description="How models train: standard or paper."),
+]
+
+# Search.
+Searchers = Annotated[
+    tuple[SearcherName, ...], Field(min_length=1, description="What searches: genetic, random, rl, ...")
+]
+Budget = Annotated[int, Field(ge=1, description="Candidates that each search trains.")]
+Rounds = Annotated[int, Field(ge=1, description="Rounds of an alternating search: steps of the recommender.")]
+Samples = Annotated[int, Field(ge=1, description="Samples of a round.")]
+Epochs = Annotated[int, Field(ge=1, description="Epochs that a candidate trains in a search.")]
+Seeds = Annotated[int, Field(ge=1, description="Searches of each searcher.")]
+CheckDirection = Annotated[bool, Field(description="Reject losses that fail AutoLossGen's validity check.")]
+Population = Annotated[int, Field(ge=2, description="Individuals of genetic search that survive a round.")]
+StartWith = Annotated[
+    Path | None,
+    Field(description="A text file of losses, one a line, to begin with beside the known ones."),
+]
+ValidationParts = Annotated[int, Field(ge=1, description="Validation parts, in search and in choice.")]
+Validation = Annotated[
+    Literal["drawn", "rolling"],
+    Field(description="The others: drawn at random, or each user's last rows before the first part."),
+]
+
+# Choice and test.
+Finalists = Annotated[int, Field(ge=1, description="Found losses that are tuned, of each searcher.")]
+FinalEpochs = Annotated[int, Field(ge=1, description="Most epochs of tuning and of the final training.")]
+TuningSeeds = Annotated[int, Field(ge=1, description="Seeds of each setting in tuning.")]
+Tests = Annotated[int, Field(ge=1, description="Fresh seeds of the test.")]
+Losses = Annotated[
+    str | None, Field(description="Test these alone: a text file of losses, one a line, or `published`.")
+]
+Phases = Annotated[tuple[Literal["1", "2", "3"], ...], Field(min_length=1, description="Only these phases.")]
+Survivors = Annotated[int, Field(ge=1, description="Most losses that phase 3 trains to the end.")]
+Top = Annotated[int, Field(ge=1, description="How many of them are tested with fresh seeds.")]
+Found = Annotated[
+    tuple[Path, ...], Field(description="found.csv of other runs: losses to try, in place of searching.")
+]
+
+# The run.
+Device = Annotated[
+    str, _checked("recmodels.training.trainer:choose_device"), Field(description="auto, cpu, cuda, or cuda:N.")
+]
+Jobs = Annotated[int, Field(ge=0, description="Searches at the same time; 0: as many as cores.")]
+Seed = Annotated[int, Field(ge=0, description="Seed of the whole experiment.")]
+Out = Annotated[Path, Field(description="Folder of the run.")]
+Quick = Annotated[bool, Field(description="Less data and fewer repetitions.")]
+Scale = Annotated[bool, Field(description="Measure how cost grows with candidates and interactions instead.")]
+
+
+class RunSettings(Configuration):
+    """The run. Every command with a folder has these."""
+
+    out: Out = Path("results")
+    seed: Seed = 0
+    device: Device = "auto"
+
+
+class TableSettings(Configuration):
+    """Tables of your own. What is found or usual is taken where nothing is given."""
+
+    user: User = None
+    item: Item = None
+    rating: Rating = None
+    label: Label = None
+    time: Time = None
+    positive_from: PositiveFrom = None
+    separator: Separator = None
+    no_header: NoHeader = False
+    on_duplicates: OnDuplicates = "error"
+    split: SplitBy = None
+
+
+class DataSettings(RunSettings, TableSettings):
+    """Data and model. One of each."""
+
+    dataset: Dataset = "synthetic"
+    model: Model = "mf"

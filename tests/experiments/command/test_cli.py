@@ -1,0 +1,107 @@
+"""The command line as a whole: what is listed, how errors and interruptions end, and that help is light."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from experiments.command import registry
+from experiments.command.cli import main
+from tests.documents import PROJECT
+from tests.experiments.conftest import Gploss
+
+COMMANDS = ["compare"]
+
+
+def test_all_commands_are_listed_with_their_summaries(gploss: Gploss) -> None:
+    outcome = gploss("--help")
+    assert outcome.code == 0
+    for name in COMMANDS:
+        summary = registry.declared()[name].summary
+        assert name in outcome.out and summary.split()[0] in outcome.out
+    assert gploss().out == outcome.out
+
+
+def test_help_imports_nothing_that_trains() -> None:
+    code = "from experiments.command.cli import main; import sys; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "numba", "pandas", "gploss", "recmodels"} & set(
+        done.stdout.splitlines()[-1].split()
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_defaults(gploss: Gploss, name: str) -> None:
+    outcome = gploss(name, "--help")
+    assert outcome.code == 0
+    command = registry.load(name)
+    assert (command.run.__doc__ or "").startswith(command.declared.summary) and command.declared.summary
+    for option in command.configuration.options():
+        assert f"--{option}" in outcome.out
+    assert "[default:" in outcome.out or not command.configuration.options()
+
+
+def test_an_option_means_the_same_in_every_command() -> None:
+    meanings: dict[str, set[str]] = {}
+    for name in registry.declared():
+        for field, info in registry.load(name).configuration.model_fields.items():
+            meanings.setdefault(field, set()).add(f"{info.annotation} {info.metadata} {info.description}")
+    assert {field: texts for field, texts in meanings.items() if len(texts) > 1} == {}
+    assert all("None" not in text.split()[-1] for texts in meanings.values() for text in texts), (
+        "each has a meaning"
+    )
+
+
+def test_configurations_are_printed_and_read(gploss: Gploss, tmp_path: Path) -> None:
+    first = gploss("compare", "--budget", "7", "--print-config")
+    assert first.code == 0 and tomllib.loads(first.out)["budget"] == 7
+    (tmp_path / "run.toml").write_text(first.out)
+    second = gploss("compare", "--config", tmp_path / "run.toml", "--seeds", "2", "--print-config")
+    assert tomllib.loads(second.out) == tomllib.loads(first.out) | {"seeds": 2}
+    (tmp_path / "run.toml").write_text("budget = 7\nbugdet = 8\n")
+    wrong = gploss("compare", "--config", tmp_path / "run.toml")
+    assert (wrong.code, wrong.out) == (1, "")
+    line = f"Error: {tmp_path}/run.toml, line 2: no option is named 'bugdet'; the nearest one is 'budget'\n"
+    assert wrong.errors == line
+
+
+def test_an_unknown_command_names_the_nearest_one(gploss: Gploss) -> None:
+    outcome = gploss("comparison")
+    assert outcome.code == 1 and outcome.errors.count("\n") == 1
+    assert "no command is named 'comparison'; the nearest one is 'compare'" in outcome.errors
+
+
+def test_ctrl_c_ends_a_run_and_all_its_workers(ratings: Path, tmp_path: Path) -> None:
+    words = ["compare", "--dataset", str(ratings), "--budget", "100000", "--seeds", "2", "--jobs", "2"]
+    code = "import sys; from experiments.command.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *words, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        runs = tmp_path / "out" / "runs"
+        deadline = time.monotonic() + 60
+        while not (runs.is_dir() and len(list(runs.glob("*.sqlite"))) == 2):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("Error: interrupted; --resume goes on")
+    assert json.loads((tmp_path / "out/run.json").read_text())["state"] == "interrupted"
+
+
+def test_errors_of_the_program_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise KeyError("a look-up that the program got wrong")
+
+    monkeypatch.setattr(registry, "load", wrong)
+    with pytest.raises(KeyError):
+        main(["compare"])
