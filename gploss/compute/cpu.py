@@ -176,7 +176,7 @@ def _chain(code: Code, tables: Tables) -> list[str]:
                 lines += [
                     f"if used & {1 << slot}:  # {terminal.name}, by {given}",
                     "    for j in range(n):",
-                    f"        samples[{row}, start + j] += "
+                    f"        samples[{row}, at(start, j)] += "
                     f"adjoints[{slot}, j] * {code(terminal.derivatives[given], variables)}",
                 ]
     return lines
@@ -184,7 +184,7 @@ def _chain(code: Code, tables: Tables) -> list[str]:
 
 def _samples(tables: Tables) -> dict[str, str]:
     """Return where the interpreter finds each input."""
-    return {given: f"samples[{row}, start + j]" for row, given in enumerate(tables.inputs)}
+    return {given: f"samples[{row}, at(start, j)]" for row, given in enumerate(tables.inputs)}
 
 
 def fill_template(template: str, sections: dict[str, list[str]]) -> str:

@@ -228,6 +228,12 @@ def backward(instructions, clamped, first_slot, values, adjoints, n):
 
 
 @njit(inline="always")
+def at(start, j):
+    """Return the place of a sample: an unsigned number, for a signed one would be looked at for being negative."""
+    return np.uint64(start) + np.uint64(j)
+
+
+@njit(inline="always")
 def terminals(used, samples, start, values, n):
     """Fill in the terminals that a program uses.
 
@@ -240,7 +246,7 @@ def terminals(used, samples, start, values, n):
     """
     if used & 1:  # @terminals
         for j in range(n):
-            values[0, j] = sigmoid(samples[0, start + j])
+            values[0, j] = sigmoid(samples[0, at(start, j)])
 
 
 @njit(inline="always")
@@ -258,14 +264,14 @@ def chain(used, multiplier, samples, start, values, adjoints, n):
     """
     for row in range(INPUT_COUNT + 1, INPUT_COUNT + 1 + GRADIENT_COUNT):
         for j in range(n):
-            samples[row, start + j] = ZERO
+            samples[row, at(start, j)] = ZERO
     if used & 1:  # @chain
         for j in range(n):
             value = values[0, j]
-            samples[2, start + j] += adjoints[0, j] * (value * (ONE - value))
+            samples[2, at(start, j)] += adjoints[0, j] * (value * (ONE - value))
     for row in range(INPUT_COUNT + 1, INPUT_COUNT + 1 + GRADIENT_COUNT):
         for j in range(n):
-            samples[row, start + j] *= multiplier
+            samples[row, at(start, j)] *= multiplier
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -296,7 +302,7 @@ def run_block(instructions, constants, root, used, clamped, multiplier, samples,
             adjoints[slot, j] = ZERO
     for j in range(n):
         adjoints[root, j] = ONE
-        samples[INPUT_COUNT, start + j] = values[root, j] * multiplier
+        samples[INPUT_COUNT, at(start, j)] = values[root, j] * multiplier
     backward(instructions, clamped, first_slot, values, adjoints, n)
     chain(used, multiplier, samples, start, values, adjoints, n)
 
@@ -348,14 +354,16 @@ def run(
             n = min(BLOCK, total - start)
             for i in range(INPUT_COUNT):
                 given = inputs[i]
+                if m > 0 and given.shape[0] == 1 and total <= BLOCK:
+                    continue  # what all rows have in common is there already
                 row = m if given.shape[0] > 1 else 0
                 for j in range(n):
-                    samples[i, j] = given[row, start + j]
+                    samples[i, j] = given[row, at(start, j)]
             run_block(
                 own, own_constants, roots[k], used[k], clamped[k], multipliers[k], samples, 0, n, values, adjoints
             )
             for j in range(n):
-                losses[m, start + j] = samples[INPUT_COUNT, j]
+                losses[m, at(start, j)] = samples[INPUT_COUNT, j]
             for g in range(GRADIENT_COUNT):
                 for j in range(n):
-                    gradients[g, m, start + j] = samples[INPUT_COUNT + 1 + g, j]
+                    gradients[g, m, at(start, j)] = samples[INPUT_COUNT + 1 + g, j]
