@@ -45,6 +45,7 @@ from gploss.search.reward import BaselineFilter
 from gploss.search.run import Callback, StopSearch
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.models.base import MODELS
@@ -157,14 +158,14 @@ def warm_up(settings: Settings, split: Split) -> None:
     """Train one loss, so that no variant's clock pays for compiling."""
     for protocol in (settings.protocol, long_protocol(settings.protocol)):
         trainer = make_trainer(settings.model, protocol, settings.device)
-        LossEvaluator(split, trainer, epochs=1).evaluate([LOSSES["bce"].expression], {}, 1)
+        LossEvaluator(PointwiseProblem(split), trainer, epochs=1).evaluate([LOSSES["bce"].expression], {}, 1)
 
 
 def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) -> dict[str, float]:
     """Search once; return what it cost and what came out."""
     scratch = is_standard(settings.protocol)
-    core = LossEvaluator(
-        split,
+    inner = LossEvaluator(
+        PointwiseProblem(split),
         make_trainer(settings.model, settings.protocol, settings.device),
         epochs=settings.epochs if scratch else 1,
         seed=training_seed(settings.seed, replicate),
@@ -178,7 +179,7 @@ def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) 
         searcher = plain_searcher(
             settings.searcher,
             grammar,
-            core,
+            inner,
             replicate,
             reward_filter=BaselineFilter() if variant.baseline else None,
             proposals_at_once=min(50, settings.proposals),
@@ -187,7 +188,7 @@ def one_run(settings: Settings, split: Split, variant: Variant, replicate: int) 
         outcome = float("nan") if result.best is None else result.best.reward
     else:
         step_trainer = make_trainer(settings.model, long_protocol(settings.protocol), settings.device)
-        evaluator = alternating(core, step_trainer, settings.rounds, settings.samples)
+        evaluator = alternating(inner, step_trainer, settings.rounds, settings.samples)
         searcher = alternating_searcher(
             settings.searcher, grammar, evaluator, replicate, reward_filter=variant.baseline
         )

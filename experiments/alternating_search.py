@@ -29,6 +29,7 @@ from gploss.search.result import SearchResult
 from gploss.tasks import NamedLoss
 from gploss.tasks.pointwise import DIRECTION_NEEDED, DIRECTION_POINTS, POINTWISE, right_directions
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.training.protocol import Protocol
 
@@ -101,8 +102,8 @@ def run_search(settings: Settings, split: Split, cache: Cache, name: str, replic
     if not resume:
         for old in settings.runs.glob(f"{name}-{replicate}.*"):
             old.unlink()
-    core = LossEvaluator(
-        split,
+    inner = LossEvaluator(
+        PointwiseProblem(split),
         make_trainer(settings.model, settings.protocol, settings.device),
         epochs=1,
         seed=training_seed(settings.seed, replicate),
@@ -110,7 +111,7 @@ def run_search(settings: Settings, split: Split, cache: Cache, name: str, replic
     )
     step_trainer = make_trainer(settings.model, long_protocol(settings.protocol), settings.device)
     rounds = None if settings.candidates else settings.rounds
-    evaluator = alternating(core, step_trainer, rounds, settings.samples)
+    evaluator = alternating(inner, step_trainer, rounds, settings.samples)
     searcher = alternating_searcher(name, grammar_of(settings.protocol), evaluator, replicate)
     # Where rounds end the run, no more samples than these can come before their end.
     most = settings.candidates or 2 * (settings.samples + searcher.proposals_at_once) * settings.rounds

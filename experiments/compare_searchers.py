@@ -42,6 +42,7 @@ from gploss.search.searcher import SEARCHERS
 from gploss.tasks import NamedLoss
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.training.protocol import PROTOCOLS, STANDARD
 from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm
@@ -102,7 +103,7 @@ def run(settings: Compare, folder: RunFolder) -> Page:
 def evaluator_of(settings: Compare, split: Split, replicate: int, cache: Cache) -> LossEvaluator:
     """Return what evaluates losses in one replicate: all searchers of it share the training seed."""
     return LossEvaluator(
-        split,
+        PointwiseProblem(split),
         make_trainer(settings.model, PROTOCOLS[settings.protocol], settings.device),
         epochs=settings.epochs,
         seed=training_seed(settings.seed, replicate),

@@ -30,6 +30,7 @@ from gploss.search.cache import Cache
 from gploss.search.evaluation import Evaluation, Status
 from gploss.tasks import NamedLoss
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm
 from recmodels.verdict.effectiveness import TEST_METRICS, Effect, effectiveness
@@ -82,7 +83,7 @@ def rank(
 ) -> list[NamedLoss]:
     """Train every loss from scratch with one seed; return those that can be trained, best on validation first."""
     evaluator = LossEvaluator(
-        split,
+        PointwiseProblem(split),
         make_trainer(settings.model, long_protocol(settings.protocol), settings.device),
         epochs=settings.epochs,
         seed=training_seed(settings.seed, RANKING_REPLICATE),

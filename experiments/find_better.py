@@ -41,6 +41,7 @@ from gploss.searchers.genetic import GeneticSearcher
 from gploss.tasks import NamedLoss
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.data.splits import repeated_splits, rolling_splits
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -167,7 +168,7 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
     with Cache(settings.out / "cache.sqlite") as cache:
         cores = [
             LossEvaluator(
-                part,
+                PointwiseProblem(part),
                 trainer,
                 epochs=settings.epochs,
                 seed=training_seed(settings.seed, replicate * settings.splits + number),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -34,7 +33,7 @@ from recmodels.data.interactions import Split
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.alternating import AlternatingEvaluator
 from recmodels.evaluators.evaluator import LossEvaluator
-from recmodels.models.base import MODELS, ModelFactory
+from recmodels.models.base import MODELS, initialised
 from recmodels.training.choice import choose_trainer
 from recmodels.training.protocol import STANDARD, Protocol
 from recmodels.training.trainer import Trainer
@@ -74,8 +73,7 @@ def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
         protocol: how to train.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
-    factory: ModelFactory = functools.partial(MODELS[model_name], initialization=protocol.initialization)
-    return choose_trainer(factory, protocol, device=device)
+    return choose_trainer(initialised(MODELS[model_name], protocol.initialization), protocol, device=device)
 
 
 def load_data(settings: options.DataSettings) -> Split:
@@ -196,11 +194,11 @@ def published() -> list[NamedLoss]:
 
 
 def alternating(
-    core: LossEvaluator, step_trainer: Trainer, rounds: int | None = None, samples: int = 100
+    inner: LossEvaluator, step_trainer: Trainer, rounds: int | None = None, samples: int = 100
 ) -> AlternatingEvaluator:
     """Return phase 1's evaluator: as many fresh samples as a round has are tried where none of these will do."""
     return AlternatingEvaluator(
-        core, step_trainer=step_trainer, samples_per_round=samples, fresh_samples=samples, rounds=rounds
+        inner, step_trainer=step_trainer, samples_per_round=samples, fresh_samples=samples, rounds=rounds
     )
 
 

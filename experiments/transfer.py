@@ -37,6 +37,7 @@ from gploss.report import tables as report
 from gploss.search.cache import Cache
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.models.base import MODELS
@@ -163,7 +164,9 @@ def evaluator_of(
     """Return what evaluates losses on a place, from scratch."""
     trainer = make_trainer(place.model, STANDARD, settings.device)
     seed = training_seed(settings.seed, replicate)
-    return LossEvaluator(splits[place.dataset], trainer, epochs=settings.search_epochs, seed=seed, cache=cache)
+    return LossEvaluator(
+        PointwiseProblem(splits[place.dataset]), trainer, epochs=settings.search_epochs, seed=seed, cache=cache
+    )
 
 
 def choose(

@@ -10,6 +10,8 @@ from recmodels.data.download import DownloadError
 from recmodels.data.frames import Vocabulary, interactions_from_frame
 from recmodels.data.interactions import DataError, Interactions, Split
 from recmodels.data.noise import Flips, Noise
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.data.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
 from recmodels.datasets import DATASETS, Dataset, load_dataset
 from recmodels.datasets.synthetic import ratings as synthetic_ratings
@@ -20,6 +22,7 @@ from recmodels.metrics import METRICS
 from recmodels.models.base import MODELS, Batch, ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
+from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, Trainer, TrainReport
@@ -37,6 +40,7 @@ __all__ = [
     "STANDARD",
     "AlternatingEvaluator",
     "Batch",
+    "Batches",
     "Candidate",
     "Comparison",
     "DataError",
@@ -51,8 +55,12 @@ __all__ = [
     "ModelFactory",
     "Noise",
     "Outcome",
+    "PointwiseProblem",
+    "Problem",
     "Protocol",
     "RepeatedEvaluator",
+    "Rows",
+    "Schema",
     "Setting",
     "Split",
     "StackedTrainer",

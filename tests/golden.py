@@ -26,6 +26,7 @@ from gploss.screening.screening import screen
 from gploss.search.evaluation import EvaluationKey
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
@@ -81,13 +82,13 @@ def small_split() -> Split:
 
 def evaluators() -> Iterator[tuple[str, LossEvaluator]]:
     """Every protocol with every trainer."""
-    split = small_split()
+    problem = PointwiseProblem(small_split(), ("auc", "logloss"))
     for protocol in (STANDARD, PAPER):
         for name, trainer in TRAINERS.items():
-            made = trainer(protocol, device="cpu", metrics=("auc", "logloss"))
+            made = trainer(protocol, device="cpu")
             yield (
                 f"{protocol.name}, {name}",
-                LossEvaluator(split, made, epochs=EPOCHS, seed=SEED, recognise_duplicates=False),
+                LossEvaluator(problem, made, epochs=EPOCHS, seed=SEED, recognise_duplicates=False),
             )
 
 

@@ -99,10 +99,11 @@ def test_a_model_and_a_dataset(copy: Path) -> None:
     add_file("A dataset", copy)
     train = """
 from gploss import LOSSES
-from recmodels import MODELS, STANDARD, LossEvaluator, StackedTrainer, load_dataset
+from recmodels import MODELS, STANDARD, LossEvaluator, PointwiseProblem, StackedTrainer, load_dataset
 
 split = load_dataset("two-groups")
-evaluator = LossEvaluator(split, StackedTrainer(MODELS["two-towers"], STANDARD, device="cpu"), epochs=4)
+trainer = StackedTrainer(MODELS["two-towers"], STANDARD, device="cpu")
+evaluator = LossEvaluator(PointwiseProblem(split), trainer, epochs=4)
 (evaluation,) = evaluator.evaluate([LOSSES["bce"].expression], {}, 1)
 print(evaluation.reward)
 assert evaluation.reward > 0.6

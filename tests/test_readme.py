@@ -62,5 +62,5 @@ from recmodels import MF as DotProduct, LossEvaluator, synthetic_ratings
 names = {"user": "customer", "item": "product", "rating": "stars"}
 frame = synthetic_ratings().head(5000).rename(columns=names)
 """
-    share = run_python(given + code + "print(evaluator.split.train.positive_share)", tmp_path)
+    share = run_python(given + code + "print(evaluator.problem.split.train.positive_share)", tmp_path)
     assert float(share) > 0.75  # of three stars and more

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 
@@ -38,6 +38,7 @@ from gploss.search.evaluation import Evaluation
 from gploss.searchers.genetic import GeneticSearcher
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.datasets import data_folder, load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.metrics import evaluate
@@ -94,6 +95,11 @@ class Bench:
         train = self.split.train
         return train.take(np.arange(len(train) // 4)) if self.quick else train
 
+    @cached_property
+    def problem(self) -> PointwiseProblem:
+        """The training part, and next to nothing to validate on."""
+        return PointwiseProblem(Split(self.split.name, self.train, one_row(self.split.validation), self.split.test))
+
 
 def one_row(interactions: Interactions) -> Interactions:
     """A positive and a negative: validation that costs nothing, where training is what is measured."""
@@ -110,10 +116,10 @@ def losses(count: int) -> list[Expression]:
 def epoch_seconds(trainer: Trainer, bench: Bench, count: int, epochs: int = 1) -> float:
     """Seconds a candidate-epoch of a population, metrics excluded."""
     program = screen(losses(count), scale_free=trainer.protocol.scale_free).program
-    protocol = trainer.protocol
-    members = [Member(k, 0, protocol.learning_rate, protocol.weight_decay) for k in range(count)]
+    members = [Member(k, 0) for k in range(count)]
+    problem = bench.problem
     begun = time.perf_counter()
-    trainer.fit(program, members, bench.train, one_row(bench.split.validation), epochs)
+    trainer.fit(program, members, problem, epochs)
     return (time.perf_counter() - begun) / (count * epochs)
 
 
@@ -283,7 +289,7 @@ def screening(bench: Bench) -> Figure:
 
 def search_overhead(bench: Bench) -> Figure:
     """Share of a genetic search's time that is neither training nor metrics, at 5 epochs a candidate."""
-    evaluator = LossEvaluator(bench.split, fused(STANDARD), epochs=5)
+    evaluator = LossEvaluator(PointwiseProblem(bench.split), fused(STANDARD), epochs=5)
     training = 0.0
 
     def add(_: object, evaluations: Sequence[Evaluation], __: object) -> None:
@@ -306,7 +312,7 @@ def search_overhead(bench: Bench) -> Figure:
 def whole_search(bench: Bench) -> Figure:
     """A genetic search of 2,000 candidates, 5 epochs each, on two cores."""
     count = 100 if bench.quick else 2000
-    evaluator = LossEvaluator(bench.split, fused(STANDARD, 2), epochs=5)
+    evaluator = LossEvaluator(PointwiseProblem(bench.split), fused(STANDARD, 2), epochs=5)
     searcher = GeneticSearcher(Grammar.standard(), evaluator, seed=0)
     begun = time.perf_counter()
     searcher.run(count, progress=False)

@@ -19,8 +19,6 @@ from gploss.search.evaluation import Evaluation, Status
 from gploss.search.evaluator import RoundsEvaluator
 from gploss.search.reward import BaselineFilter
 from recmodels.evaluators.evaluator import LossEvaluator
-from recmodels.metrics import evaluate, require
-from recmodels.metrics.targets import Targets
 from recmodels.models.base import Batch, build_model
 from recmodels.training.trainer import Member, Outcome, State, Trainer
 
@@ -62,9 +60,9 @@ class AlternatingEvaluator(RoundsEvaluator):
     the batches in which they are proposed, the best of a batch for all of it; there, one by one, without end.
 
     Args:
-        core: evaluates the samples; its start is the recommender's first state, fresh weights by default.
-        step_trainer: trains the recommender itself; the core's trainer by default. Under protocol "paper" the
-            authors' regulariser is part of the loss here, and only here (loss_decay 1e-4).
+        inner: evaluates the samples; its start is the recommender's first state, fresh weights by default.
+        step_trainer: trains the recommender itself; the inner evaluator's trainer by default. Under protocol
+            "paper" the authors' regulariser is part of the loss here, and only here (loss_decay 1e-4).
         samples_per_round: samples before the recommender takes a step; the paper's 10 updates of 10.
         fresh_samples: samples after that, as long as there is nothing to take the step with.
         rounds: how many there are, or None for no end.
@@ -75,12 +73,12 @@ class AlternatingEvaluator(RoundsEvaluator):
         start_value: its validation metric.
 
     Raises:
-        ValueError: a number is out of range, or lower values of the trainer's first metric are better.
+        ValueError: a number is out of range, or lower values of the problem's first metric are better.
     """
 
     def __init__(
         self,
-        core: LossEvaluator,
+        inner: LossEvaluator,
         *,
         step_trainer: Trainer | None = None,
         samples_per_round: int = 100,
@@ -89,26 +87,26 @@ class AlternatingEvaluator(RoundsEvaluator):
     ) -> None:
         if samples_per_round < 1 or fresh_samples < 0 or (rounds is not None and rounds < 1):
             raise ValueError("samples_per_round and rounds must be at least 1, fresh_samples at least 0")
-        if not core.higher_is_better:
-            raise ValueError(f"alternating search needs a metric of which more is better, not {core.metric!r}")
-        self.epochs = core.epochs
-        self.metric = core.metric
-        self.higher_is_better = core.higher_is_better
-        self.step_trainer = core.trainer if step_trainer is None else step_trainer
+        if not inner.higher_is_better:
+            raise ValueError(f"alternating search needs a metric of which more is better, not {inner.metric!r}")
+        self.epochs = inner.epochs
+        self.metric = inner.metric
+        self.higher_is_better = inner.higher_is_better
+        self.step_trainer = inner.trainer if step_trainer is None else step_trainer
         self.samples_per_round = samples_per_round
         self.fresh_samples = fresh_samples
         self.rounds = rounds
         self.history: list[Step] = []
-        self._core = core
-        self._settings = core.describe()
+        self._inner = inner
+        self._settings = inner.describe()
         self._evaluations: list[Evaluation] = []
         self._considered = 0
-        self.start_value = self._measure(core.start)
+        self.start_value = self._measure(inner.start)
 
     @property
     def start(self) -> State | None:
         """The recommender's present state; None for fresh weights."""
-        return self._core.start
+        return self._inner.start
 
     @property
     def finished(self) -> bool:
@@ -141,7 +139,7 @@ class AlternatingEvaluator(RoundsEvaluator):
         for evaluation in self._evaluations:
             if evaluation.charged and evaluation.fingerprint is not None:
                 met.setdefault(evaluation.fingerprint, evaluation)
-        evaluations = self._core.evaluate(expressions, met, limit)
+        evaluations = self._inner.evaluate(expressions, met, limit)
         self._evaluations.extend(evaluations)
         return evaluations
 
@@ -172,15 +170,14 @@ class AlternatingEvaluator(RoundsEvaluator):
 
     def _step(self, expression: Expression) -> tuple[State | None, float]:
         """Train the recommender with a loss; return its new state and metric, or no state where it diverged."""
-        core = self._core
+        inner = self._inner
         program = screen([expression], scale_free=self.step_trainer.protocol.scale_free).program
         report = self.step_trainer.fit(
             program,
-            [Member(0, core.seed, core.learning_rate, core.weight_decay)],
-            core.split.train,
-            core.split.validation,
+            [Member(0, inner.seed, inner.settings)],
+            inner.problem,
             self.epochs,
-            start=core.start,
+            start=inner.start,
             keep="last",
         )
         if report.outcomes[0] is Outcome.DIVERGED or report.states is None:
@@ -202,25 +199,23 @@ class AlternatingEvaluator(RoundsEvaluator):
         )
         if state is not None:
             number = np.array([len(self.history) * self.epochs], np.int64)
-            self._core = self._core.starting_from(State(state.weights, state.optimizer, number))
+            self._inner = self._inner.starting_from(State(state.weights, state.optimizer, number))
         self.start_value = value
         self._evaluations = []
         self._considered = 0
 
     def _measure(self, state: State | None) -> float:
         """Return the validation metric of one model; None means fresh weights."""
-        core = self._core
-        validation = core.split.validation
+        inner = self._inner
+        rows = inner.problem.rows("validation")
         if state is not None:
-            scores = torch.from_numpy(core.trainer.predict(state, validation))
+            scores = torch.from_numpy(inner.trainer.predict(state, rows))
         else:
-            model = build_model(core.trainer.model, validation.n_users, validation.n_items, core.seed).eval()
-            batch = Batch(torch.tensor(validation.users), torch.tensor(validation.items))
+            model = build_model(inner.trainer.model, rows.schema, inner.seed).eval()
+            batch = Batch(**{name: torch.tensor(ids) for name, ids in rows.features.items()})
             with torch.no_grad():
                 scores = model(batch).float().unsqueeze(0)
-        targets = Targets(validation.labels, validation.users)
-        require([self.metric], targets)
-        return float(evaluate([self.metric], scores, targets)[self.metric][0])
+        return float(inner.problem.judge("validation")(scores)[self.metric][0])
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimiser state, and what has happened in this round and before."""
@@ -235,7 +230,7 @@ class AlternatingEvaluator(RoundsEvaluator):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` returned."""
         if state["start"] is not None:
-            self._core = self._core.starting_from(_unpacked(state["start"]))
+            self._inner = self._inner.starting_from(_unpacked(state["start"]))
         self.start_value = float(state["start_value"])
         self._evaluations = [Evaluation.from_json(record) for record in state["evaluations"]]
         self._considered = int(state["considered"])

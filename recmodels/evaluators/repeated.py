@@ -20,33 +20,33 @@ class RepeatedEvaluator:
     Where one of the runs diverges, the loss has diverged.
 
     Args:
-        cores: what evaluates, alike but for their splits and seeds. The first one screens, and knows duplicates.
+        evaluators: alike but for their splits and seeds. The first one screens, and knows duplicates.
 
     Raises:
         ValueError: there is none, or they differ in metric or epochs.
     """
 
-    def __init__(self, cores: Sequence[LossEvaluator]) -> None:
-        if not cores:
+    def __init__(self, evaluators: Sequence[LossEvaluator]) -> None:
+        if not evaluators:
             raise ValueError("there is no evaluator to repeat")
-        if len({(core.metric, core.epochs) for core in cores}) > 1:
+        if len({(one.metric, one.epochs) for one in evaluators}) > 1:
             raise ValueError("evaluators of different metrics or epochs have no mean")
-        self.cores = list(cores)
-        self.epochs = cores[0].epochs
-        self.metric = cores[0].metric
-        self.higher_is_better = cores[0].higher_is_better
+        self.evaluators = list(evaluators)
+        self.epochs = evaluators[0].epochs
+        self.metric = evaluators[0].metric
+        self.higher_is_better = evaluators[0].higher_is_better
 
     def describe(self) -> dict[str, JSON]:
         """Return what decides the evaluations, for results and checkpoints."""
-        return {"repeated": [core.describe() for core in self.cores]}
+        return {"repeated": [one.describe() for one in self.evaluators]}
 
     def evaluate(
         self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
     ) -> list[Evaluation]:
         """Evaluate a prefix of the expressions; see `gploss.search.evaluation.Evaluator`."""
-        first = self.cores[0].evaluate(expressions, seen, limit)
+        first = self.evaluators[0].evaluate(expressions, seen, limit)
         sound = [one.expression for one in first if one.status is Status.TRAINED]
-        columns = [iter(core.evaluate(sound, {}, len(sound))) for core in self.cores[1:]]
+        columns = [iter(other.evaluate(sound, {}, len(sound))) for other in self.evaluators[1:]]
         known = dict(seen)
         evaluations = []
         for one in first:
@@ -74,7 +74,7 @@ class RepeatedEvaluator:
             metrics[name] = np.mean([run.metrics[name][:length] for run in runs], axis=0).tolist()
         return replace(
             runs[0],
-            reward=self.cores[0].reward.of(metrics, self.epochs),
+            reward=self.evaluators[0].reward.of(metrics, self.epochs),
             metrics=metrics,
             seconds=seconds,
             candidate_epochs=epochs,

@@ -17,58 +17,115 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
 
 from gploss.registry import Registry
+from recmodels.data.rows import Schema
 
 
-class Batch(NamedTuple):
-    """What a model sees of a batch of B interactions.
+class Batch(Mapping[str, torch.Tensor]):
+    """What a model sees of B examples: ids by column, as ``batch["user"]`` or ``batch.user``.
 
-    Attributes:
-        user: (B,) int64 user ids from 0.
-        item: (B,) int64 item ids from 0.
+    Args:
+        user: (B,) int64 ids from 0.
+        item: (B,) int64 ids from 0.
+        **columns: (B,) int64 ids each; a problem of other columns names its own.
     """
 
-    user: torch.Tensor
-    item: torch.Tensor
+    def __init__(
+        self, user: torch.Tensor | None = None, item: torch.Tensor | None = None, **columns: torch.Tensor
+    ) -> None:
+        usual = {"user": user, "item": item}
+        self._columns = {name: ids for name, ids in usual.items() if ids is not None} | columns
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._columns:
+            raise LookupError(f"a batch has no column {name!r}; it has {', '.join(self._columns)}")
+        return self._columns[name]
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        # A name with an underscore is none of a column's: copies ask for some before there is anything.
+        if name.startswith("_") or name not in self._columns:
+            raise AttributeError(f"a batch has no column {name!r}")
+        return self._columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
-#: Makes a model for a number of users and of items, with weights drawn from torch's global generator of the CPU.
-ModelFactory = Callable[[int, int], torch.nn.Module]
+#: Makes a model, with weights drawn from torch's global generator of the CPU. It is called with the numbers of
+#: users and of items, or, where it takes one argument alone, with the `recmodels.data.rows.Schema`.
+ModelFactory = Callable[..., torch.nn.Module]
 
-#: Models by name: classes that take (n_users, n_items, ...).
+#: Models by name: classes that take (n_users, n_items, ...) or (schema, ...).
 MODELS: Final[Registry[type[torch.nn.Module]]] = Registry("model")
 
 
-def build_model(factory: ModelFactory, n_users: int, n_items: int, seed: int) -> torch.nn.Module:
+def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Module:
     """Make a model whose initial weights depend on the seed alone; torch's global generator is left as it was.
 
     Args:
-        factory: called with the numbers of users and items.
-        n_users: number of users.
-        n_items: number of items.
+        factory: called with the numbers of users and items, or with the schema.
+        schema: the columns that the model will see.
         seed: of the initial weights.
 
     Raises:
         TypeError: the factory does not return a module.
+        LookupError: the factory takes numbers of users and items, which the schema does not have.
     """
+    arguments = (schema,) if _takes_schema(factory) else (schema["user"], schema["item"])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA's
-        model = factory(n_users, n_items)
+        model = factory(*arguments)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
-def describe_model(factory: ModelFactory, n_users: int, n_items: int) -> dict[str, str]:
+def _takes_schema(factory: ModelFactory) -> bool:
+    """Tell whether a factory has to be given one argument, not two."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(factory).parameters.values()
+    return sum(one.kind in kinds and one.default is inspect.Parameter.empty for one in parameters) == 1
+
+
+def initialised(factory: ModelFactory, initialization: str) -> ModelFactory:
+    """Return a factory of models that are initialised as a protocol has it, where they have a choice.
+
+    A model that takes no argument `initialization` initialises itself; where another one than "standard" is asked
+    for, a warning says so.
+
+    Args:
+        factory: of the model.
+        initialization: the protocol's.
+    """
+    if "initialization" in inspect.signature(factory).parameters:
+        return functools.partial(factory, initialization=initialization)
+    if initialization != "standard":
+        name = getattr(factory, "__name__", type(factory).__name__)
+        warnings.warn(
+            f"the model {name} takes no argument 'initialization': it initialises its weights itself, not as "
+            f"{initialization!r} has it",
+            stacklevel=2,
+        )
+    return factory
+
+
+def describe_model(factory: ModelFactory, schema: Schema) -> dict[str, str]:
     """Return what a model's behaviour depends on, for keys: class, source, structure, settings and weights."""
-    model = build_model(factory, n_users, n_items, seed=0)
+    model = build_model(factory, schema, seed=0)
     digest = blake2b(digest_size=16)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(f"{name} {tensor.requires_grad} {_fingerprint(tensor)}".encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gploss.compute.gpu import why_no_triton
 from recmodels.models.base import ModelFactory
 from recmodels.training.fused.gpu import TritonTrainer
@@ -13,27 +11,23 @@ from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Trainer, choose_device
 
 
-def choose_trainer(
-    model: ModelFactory, protocol: Protocol, *, device: str = "auto", metrics: Sequence[str] = ("auc",)
-) -> Trainer:
+def choose_trainer(model: ModelFactory, protocol: Protocol, *, device: str = "auto") -> Trainer:
     """Return the fastest trainer for a model; its `name` is part of every result.
 
     Matrix factorisation goes to the fused trainers: compiled code on the CPU, Triton on a CUDA device (where Triton
     is installed). Every other module goes to the stacked one.
 
     Args:
-        model: makes a module for a number of users and items.
+        model: makes a module for the columns of a problem.
         protocol: how to train.
         device: "auto" (CUDA where there is a usable device), "cpu", "cuda" or "cuda:N".
-        metrics: names of validation metrics; the first one steers early stopping.
 
     Raises:
         ValueError: the device is unknown or cannot be used.
-        LookupError: a metric is unknown.
     """
     chosen = choose_device(device)
     if can_train(model) and chosen.type == "cpu":
-        return FusedTrainer(model, protocol, device="cpu", metrics=metrics)
+        return FusedTrainer(model, protocol, device="cpu")
     if can_train(model) and why_no_triton() is None and protocol.optimizer in ("sgd", "adagrad"):
-        return TritonTrainer(model, protocol, device=device, metrics=metrics)
-    return StackedTrainer(model, protocol, device=device, metrics=metrics)
+        return TritonTrainer(model, protocol, device=device)
+    return StackedTrainer(model, protocol, device=device)

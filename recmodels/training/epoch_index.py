@@ -5,15 +5,17 @@ Everything is computed on the device from integers, by stable sorts, so that it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from recmodels.data.rows import Batches
+
 
 @dataclass(frozen=True)
 class Side:
-    """Users or items, as the batches of an epoch meet them.
+    """One column of ids, such as users, as the batches of an epoch meet them.
 
     Samples are numbered in the order of the epoch. Distinct rows of a batch stand from the batch's first sample on,
     those with most samples first; what lies between them and the next batch has no meaning.
@@ -112,62 +114,46 @@ def _last_touched(rows: torch.Tensor, batches: torch.Tensor, n_rows: int) -> tup
 
 @dataclass(frozen=True)
 class EpochIndex:
-    """An epoch's batches.
+    """An epoch's batches, on a device.
 
     Attributes:
-        users: (N,) int64 in the order of the epoch.
-        items: (N,) int64.
-        labels: (N,) float32.
+        ids: (N,) int64 by column, in the order of the epoch.
+        inputs: (N,) float32 by name: what a loss is given beside the score.
+        weights: (N,) float32, or None.
         bounds: (steps + 1,) int64 where each batch begins.
-        user: users as the batches meet them.
-        item: items likewise.
+        sides: each column's rows as the batches meet them.
     """
 
-    users: torch.Tensor
-    items: torch.Tensor
-    labels: torch.Tensor
+    ids: Mapping[str, torch.Tensor]
+    inputs: Mapping[str, torch.Tensor]
+    weights: torch.Tensor | None
     bounds: torch.Tensor
-    user: Side
-    item: Side
+    sides: Mapping[str, Side]
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return len(next(iter(self.ids.values())))
 
     @staticmethod
-    def of(
-        users: torch.Tensor,
-        items: torch.Tensor,
-        labels: torch.Tensor,
-        n_users: int,
-        n_items: int,
-        order: torch.Tensor,
-        bounds: Sequence[int],
-    ) -> EpochIndex:
-        """Index an epoch, on the device of its arguments.
-
-        Args:
-            users: (N,) int64 of the training part.
-            items: (N,) int64.
-            labels: (N,) float32.
-            n_users: number of users.
-            n_items: number of items.
-            order: (N,) int64: the rows in the order of the epoch.
-            bounds: where each batch begins, and N.
-        """
-        users, items = users[order], items[order]
-        on_device = torch.tensor(bounds, device=users.device)
-        batch_of = torch.repeat_interleave(on_device.diff())
-        return EpochIndex(
-            users,
-            items,
-            labels[order],
-            on_device,
-            Side.of(users, n_users, batch_of, on_device),
-            Side.of(items, n_items, batch_of, on_device),
-        )
+    def of(batches: Batches, device: torch.device) -> EpochIndex:
+        """Copy an epoch to a device, and index it there."""
+        rows = batches.rows
+        ids = {name: torch.tensor(column, device=device) for name, column in rows.features.items()}
+        inputs = {name: torch.tensor(column, device=device) for name, column in rows.inputs.items()}
+        weights = None if rows.weights is None else torch.tensor(rows.weights, device=device)
+        bounds = torch.tensor(batches.bounds, device=device)
+        batch_of = torch.repeat_interleave(bounds.diff())
+        sides = {name: Side.of(own, rows.schema[name], batch_of, bounds) for name, own in ids.items()}
+        return EpochIndex(ids, inputs, weights, bounds, sides)
 
     def planes(self) -> torch.Tensor:
-        """Return (18, N) int32: what `recmodels.training.fused.triton_kernel` reads, in its order of planes."""
+        """Return (18, N) int32 about users and items: what `recmodels.training.fused.triton_kernel` reads."""
         first = torch.repeat_interleave(self.bounds[:-1], self.bounds.diff())
-        planes = [self.users, self.items, self.user.behind, self.item.behind]
-        for side, partners, other in ((self.user, self.items, self.item), (self.item, self.users, self.user)):
+        users, items = self.sides["user"], self.sides["item"]
+        user_ids, item_ids = self.ids["user"], self.ids["item"]
+        planes = [user_ids, item_ids, users.behind, items.behind]
+        for side, partners, other in ((users, item_ids, items), (items, user_ids, users)):
             planes += [side.rows, side.rows_behind, side.starts, side.counts]
             planes += [side.order - first, partners[side.order], other.behind[side.order]]
         return torch.stack([plane.to(torch.int32) for plane in planes])

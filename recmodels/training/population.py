@@ -5,29 +5,36 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from gploss.compute.program import Program
-from recmodels.data.interactions import Interactions
-from recmodels.metrics import METRICS, evaluate, require
-from recmodels.metrics.targets import Targets
+from gploss.files.plain import JSON
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, describe_model
 from recmodels.training.course import Course, Rules, report_on
+from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Keep, Member, Progress, State, Trainer, TrainReport, choose_device
-
-ORDER: Final = 1  # purpose of random numbers, beside the seed
+from recmodels.training.trainer import (
+    EpochsDone,
+    Keep,
+    Member,
+    State,
+    Trainer,
+    TrainReport,
+    choose_device,
+    prepared,
+)
 
 
 class Chunk(ABC):
-    """Members that share seed and past, while they are trained together. Trainers say how; this says for how long.
+    """Members that share seed, past and batches, while they are trained. Trainers say how; this says for how long.
 
     Args:
         members: who they are.
+        problem: what they learn from.
         rules: how long they are trained, and what is kept.
 
     Attributes:
@@ -36,8 +43,9 @@ class Chunk(ABC):
         before: epochs that the start states have behind them.
     """
 
-    def __init__(self, members: Sequence[Member], rules: Rules) -> None:
+    def __init__(self, members: Sequence[Member], problem: Problem, rules: Rules) -> None:
         self.members = list(members)
+        self.problem = problem
         self.seed = members[0].seed
         self.rules = rules
         self.courses = [Course(rules) for _ in members]
@@ -53,8 +61,8 @@ class Chunk(ABC):
         """Go through the data once; return which of the alive met a non-finite gradient."""
 
     @abstractmethod
-    def _score(self, interactions: Interactions) -> torch.Tensor:
-        """Return scores (A, N) of the alive."""
+    def _score(self, rows: Rows) -> torch.Tensor:
+        """Return scores (A, N) of the alive, on the trainer's device."""
 
     @abstractmethod
     def _drop(self, going_on: Sequence[int]) -> None:
@@ -64,13 +72,21 @@ class Chunk(ABC):
     def _states_at(self, positions: Sequence[int], epoch: int) -> State:
         """Return the states of the members at some positions among the alive."""
 
-    def run(self, validation: Interactions, targets: Targets, progress: Progress | None) -> None:
+    def batches(self, epoch: int) -> Batches:
+        """Return the batches of an epoch, counted from the start states on."""
+        return self.problem.batches(self.seed, self.before + epoch, self.members[0].settings)
+
+    def column(self, setting: str) -> torch.Tensor:
+        """Return a setting of all members, (M,) float64."""
+        return torch.tensor([member.settings[setting] for member in self.members], dtype=torch.float64)
+
+    def run(self, validation: Rows, judge: Judge, progress: EpochsDone | None) -> None:
         """Train until every member has ended."""
         for epoch in range(self.rules.epochs):
             if not len(self.alive):
                 break
             broken = self._train_epoch(epoch)
-            columns = evaluate(self.rules.metrics, self._score(validation), targets)
+            columns = judge(self._score(validation))
             self._take(epoch, {name: column.cpu().numpy() for name, column in columns.items()}, broken)
             if progress is not None:
                 progress(len(self.members))
@@ -106,105 +122,84 @@ class ChunkTrainer(Trainer):
         model: makes a module for a number of users and items.
         protocol: optimiser, batch size, clipping, patience.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        metrics: names of validation metrics; the first one steers early stopping.
         largest: most members in a chunk.
 
     Raises:
         ValueError: the device cannot be used.
-        LookupError: a metric is unknown.
     """
 
-    def __init__(
-        self, model: ModelFactory, protocol: Protocol, *, device: str, metrics: Sequence[str], largest: int
-    ) -> None:
+    def __init__(self, model: ModelFactory, protocol: Protocol, *, device: str, largest: int) -> None:
         self.model = model
         self.protocol = protocol
         self.device = choose_device(device)
-        self.metrics = tuple(metrics)
-        self.higher_is_better = directions(self.metrics)[self.metrics[0]]
         self._largest = largest
 
     @abstractmethod
-    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
-        """Return members that share a seed, with fresh weights."""
+    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+        """Return members that share seed and batches, with fresh weights."""
 
-    def describe(self, train: Interactions) -> dict[str, object]:
-        """Return what results depend on beside data, losses and members."""
+    def describe(self, schema: Schema) -> dict[str, JSON]:
+        """Return what results depend on beside problem, losses and members."""
         return {
             "trainer": self.name,
             "device": self.device.type,
             "torch": torch.__version__,
             "protocol": self.protocol.describe(),
-            "model": describe_model(self.model, train.n_users, train.n_items),
+            "model": describe_model(self.model, schema),
         }
 
     def fit(
         self,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
+        problem: Problem,
         epochs: int,
         *,
         start: State | None = None,
         keep: Keep = "none",
-        progress: Progress | None = None,
+        progress: EpochsDone | None = None,
     ) -> TrainReport:
         """Train every member; see `Trainer.fit`.
 
         Raises:
-            ValueError: the model is not one that the trainer knows, epochs below 1, a loss row outside of the
-                program, or start states that do not fit.
+            ValueError: the model is not one that the trainer knows, or an argument is refused by `prepared`.
             MemoryError: one member alone is too large for the device.
         """
-        check_fit(len(program), len(train), members, epochs, start)
-        targets = Targets(validation.labels, validation.users, device=self.device)
-        require(self.metrics, targets)
-        rules = Rules(directions(self.metrics), epochs, self.protocol.patience, keep)
+        members = prepared(self, losses, members, problem, epochs, start)
+        judge, validation = problem.judge("validation", self.device), problem.rows("validation")
+        rules = Rules(problem.metrics, epochs, self.protocol.patience, keep)
         courses: dict[int, Course] = {}
         seconds = np.zeros(len(members))
 
         def fit(rows: list[int]) -> None:
             begun = time.perf_counter()
-            chunk = self._chunk(program, [members[row] for row in rows], train, rules)
+            chunk = self._chunk(losses, [members[row] for row in rows], problem, rules)
             if start is not None:
                 chunk.load(start if len(start) == 1 else start.take(rows))
-            chunk.run(validation, targets, progress)
+            chunk.run(validation, judge, progress)
             courses.update(zip(rows, chunk.courses, strict=True))
             seconds[rows] = (time.perf_counter() - begun) / len(rows)
 
-        for rows in chunks(members, start, self._largest):
+        shared = ("batch_size", *problem.settings)
+        for rows in chunks(members, start, shared, self._largest):
             fit_halving(rows, fit)
         return report_on([courses[row] for row in range(len(members))], seconds.tolist(), rules)
 
 
-def directions(metrics: Sequence[str]) -> dict[str, bool]:
-    """Return for each metric whether more of it is better."""
-    return {name: METRICS[name].higher_is_better for name in metrics}
+def chunks(members: Sequence[Member], start: State | None, shared: Sequence[str], size: int) -> Iterator[list[int]]:
+    """Yield positions of members that meet the same batches, at most `size` at a time.
 
-
-def check_fit(n_losses: int, n_samples: int, members: Sequence[Member], epochs: int, start: State | None) -> None:
-    """Check the arguments of `Trainer.fit`.
-
-    Raises:
-        ValueError: epochs below 1, no data, a loss row outside of the program, or start states that do not fit.
+    Args:
+        members: with a value for every setting.
+        start: states that they go on from, or None: they must have the same number of epochs behind them.
+        shared: settings that the batches depend on, beside the seed.
+        size: most members in a chunk.
     """
-    if epochs < 1:
-        raise ValueError("epochs must be at least 1")
-    if not n_samples:
-        raise ValueError("there are no interactions to learn from")
-    if any(not 0 <= member.loss < n_losses for member in members):
-        raise ValueError(f"a member's loss must be a row of the program, 0 to {n_losses - 1}")
-    if start is not None and len(start) not in (1, len(members)):
-        raise ValueError(f"start has {len(start)} states for {len(members)} members; give 1 or as many")
-
-
-def chunks(members: Sequence[Member], start: State | None, size: int) -> Iterator[list[int]]:
-    """Yield positions of members that share a seed and the epochs behind them, at most `size` at a time."""
     before = np.zeros(1, np.int64) if start is None else start.epochs
-    together: dict[tuple[int, int], list[int]] = {}
+    together: dict[tuple[float, ...], list[int]] = {}
     for position, (member, epochs) in enumerate(zip(members, np.resize(before, len(members)), strict=True)):
-        together.setdefault((member.seed, int(epochs)), []).append(position)
+        key = (member.seed, int(epochs), *(member.settings[name] for name in shared))
+        together.setdefault(key, []).append(position)
     for positions in together.values():
         for first in range(0, len(positions), size):
             yield positions[first : first + size]
@@ -233,16 +228,3 @@ def fit_halving(rows: list[int], fit: Callable[[list[int]], None]) -> None:
             raise MemoryError(f"one model alone does not fit into the device's memory: {message}")
         torch.cuda.empty_cache()
         waiting += [now[len(now) // 2 :], now[: len(now) // 2]]
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the training part in the order of an epoch, (count,)."""
-    return np.random.default_rng([seed, ORDER, epoch]).permutation(count)
-
-
-def slices(count: int, size: int) -> list[slice]:
-    """Cut `count` rows in batches; a last one of a single row joins the one before (batch norm needs two)."""
-    firsts = list(range(0, count, size))
-    if count - firsts[-1] == 1 and len(firsts) > 1:
-        firsts.pop()
-    return [slice(first, last) for first, last in zip(firsts, [*firsts[1:], count], strict=True)]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from gploss.registry import Registry
+from recmodels.training.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Protocol:
         learning_rate: default rate of a member.
         weight_decay: default decay of a member. Under "sgd" each step shrinks every weight by rate * decay;
             under the others decay * weight is added to the gradient of the rows that a batch touches.
-        batch_size: interactions in a batch; the loss is their mean.
+        batch_size: default of a member: examples in a batch; the loss is their mean.
         gradient_clip: bound on each element of the gradient, or None.
         loss_decay: L2 in the loss itself: 2 * loss_decay * weight is added to the gradient before clipping
             (AutoLossGen's effectiveness runs: 1e-4; "sgd" only).
@@ -60,6 +61,16 @@ class Protocol:
             raise ValueError("gradient_clip must be positive, or None")
         if self.patience is not None and self.patience < 1:
             raise ValueError("patience must be at least 1, or None")
+
+    def settings(self) -> dict[str, Setting]:
+        """Return what members may choose for themselves, with this protocol's values as defaults."""
+        decay = self.weight_decay or 1e-4  # a range by factors has no 0
+        declared = (
+            Setting("learning_rate", self.learning_rate, self.learning_rate / 8, self.learning_rate * 8),
+            Setting("weight_decay", self.weight_decay, decay / 32, decay * 32),
+            Setting("batch_size", self.batch_size, max(2, self.batch_size // 4), self.batch_size * 4, "whole", 1),
+        )
+        return {setting.name: setting for setting in declared}
 
     def describe(self) -> dict[str, str | float | int | bool | None]:
         """Return all fields, for keys and records."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
@@ -16,14 +16,17 @@ import torch
 
 from gploss.compute.gpu import why_no_triton
 from gploss.compute.program import Program
-from recmodels.data.interactions import Interactions
+from gploss.files.plain import JSON
+from recmodels.data.rows import Rows, Schema
 from recmodels.models.base import ModelFactory
+from recmodels.training.problem import Problem
 from recmodels.training.protocol import Protocol
+from recmodels.training.setting import Setting, complete
 
 Keep = Literal["none", "last", "best"]
 
-#: Called after each epoch of a chunk with the number of member-epochs that this has completed.
-Progress = Callable[[int], None]
+#: Called with the number of member-epochs that have been done since the last call.
+EpochsDone = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,14 @@ class Member:
     """One model of the population.
 
     Attributes:
-        loss: row of the program.
+        loss: row of the losses.
         seed: of initial weights, order of batches, and dropout; all losses with one seed meet the same luck.
-        learning_rate: of the protocol's optimiser.
-        weight_decay: as the protocol defines it.
+        settings: values by name, such as "learning_rate"; protocol and problem have defaults for the others.
     """
 
     loss: int
     seed: int
-    learning_rate: float
-    weight_decay: float
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 class Outcome(StrEnum):
@@ -129,28 +130,25 @@ class Trainer(ABC):
 
     model: ModelFactory
     protocol: Protocol
-    metrics: tuple[str, ...]
 
     @abstractmethod
     def fit(
         self,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
+        problem: Problem,
         epochs: int,
         *,
         start: State | None = None,
         keep: Keep = "none",
-        progress: Progress | None = None,
+        progress: EpochsDone | None = None,
     ) -> TrainReport:
         """Train every member and measure it on the validation part after each epoch.
 
         Args:
-            program: K losses.
-            members: M models; their `loss` names a row of the program.
-            train: what to learn from.
-            validation: what to measure on.
+            losses: K of them.
+            members: M models; their `loss` names a row of the losses.
+            problem: what to learn from, and what to be measured by.
             epochs: at most so many; the protocol's patience may end a member earlier.
             start: M states to go on from, or 1 for all; without it, fresh weights from each member's seed.
             keep: which states the report holds.
@@ -158,12 +156,45 @@ class Trainer(ABC):
         """
 
     @abstractmethod
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
-        """Return scores, shape (M, N), of M trained members for N interactions."""
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
+        """Return scores, shape (M, N), of M trained members for N examples."""
 
     @abstractmethod
-    def describe(self, train: Interactions) -> dict[str, object]:
-        """Return what results depend on beside data, losses and members: for keys and records."""
+    def describe(self, schema: Schema) -> dict[str, JSON]:
+        """Return what results depend on beside problem, losses and members: for keys and records."""
+
+    def settings(self, problem: Problem) -> dict[str, Setting]:
+        """Return what may differ from member to member: the protocol's settings, and the problem's."""
+        return {**self.protocol.settings(), **problem.settings}
+
+
+def prepared(
+    trainer: Trainer,
+    losses: Program,
+    members: Sequence[Member],
+    problem: Problem,
+    epochs: int,
+    start: State | None,
+) -> list[Member]:
+    """Check the arguments of `Trainer.fit`, before anything is trained.
+
+    Returns:
+        The members with a value for every setting.
+
+    Raises:
+        ValueError: epochs below 1, a loss that is no row of the losses, a setting that is unknown or makes no
+            sense, or start states that do not fit.
+        DataError: rows, losses and judge of the problem do not fit each other.
+    """
+    if epochs < 1:
+        raise ValueError("epochs must be at least 1")
+    if any(not 0 <= member.loss < len(losses) for member in members):
+        raise ValueError(f"a member's loss must be a row of the losses, 0 to {len(losses) - 1}")
+    if start is not None and len(start) not in (1, len(members)):
+        raise ValueError(f"start has {len(start)} states for {len(members)} members; give 1 or as many")
+    problem.check([name for name in losses.uses if name != losses.task.score])
+    declared = trainer.settings(problem)
+    return [replace(member, settings=complete(member.settings, declared)) for member in members]
 
 
 def choose_device(device: str) -> torch.device:

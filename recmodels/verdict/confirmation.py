@@ -18,6 +18,7 @@ from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
 from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import training_seed
 from recmodels.training.trainer import Member, Outcome, Trainer, TrainReport
 
@@ -120,7 +121,7 @@ def confirm(
     Args:
         candidates: hand-made losses (group `HAND_MADE`) and found ones; of each other group the best one on
             validation becomes its finalist.
-        trainer: trains everybody alike; AUC must be its first metric.
+        trainer: trains everybody alike.
         split: data; its test part is looked at once, at the end.
         epochs: at most so many.
         seed: of the experiment.
@@ -135,10 +136,8 @@ def confirm(
         One comparison a hand-made loss and finalist, the best hand-made first, then by test AUC.
 
     Raises:
-        ValueError: no hand-made candidate trains, or AUC is not the trainer's first metric.
+        ValueError: no hand-made candidate trains.
     """
-    if trainer.metrics[0] != "auc":
-        raise ValueError(f"a confirmation compares AUC, but the trainer's first metric is {trainer.metrics[0]!r}")
     splits = [split] if tuning_splits is None else tuning_splits
     tuned = tune(candidates, trainer, splits, epochs=epochs, seed=seed, seeds=tuning_seeds, report=report)
     hand_made = [one for one in tuned if one.group == HAND_MADE]
@@ -194,13 +193,13 @@ def tune(
             Member(
                 row,
                 training_seed(seed, _TUNING + s),
-                *_setting(protocol.learning_rate, protocol.weight_decay, step),
+                _settings(*_setting(protocol.learning_rate, protocol.weight_decay, step)),
             )
             for row, step in waiting
             for s in range(seeds)
         ]
         values_of_splits = [
-            _best_values(trainer.fit(program, members, split.train, split.validation, epochs)) for split in splits
+            _best_values(trainer.fit(program, members, PointwiseProblem(split), epochs)) for split in splits
         ]
         means = np.mean(values_of_splits, axis=0).reshape(len(waiting), seeds).mean(axis=1)
         for (row, step), mean in zip(waiting, means.tolist(), strict=True):
@@ -228,6 +227,10 @@ def _setting(learning_rate: float, weight_decay: float, step: tuple[int, int]) -
     return learning_rate * 2.0 ** step[0], weight_decay * 2.0 ** step[1]
 
 
+def _settings(learning_rate: float, weight_decay: float) -> dict[str, float]:
+    return {"learning_rate": learning_rate, "weight_decay": weight_decay}
+
+
 def _growth(values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
     """Settings around the best one that have not been tried."""
     i, j = max(values, key=lambda key: values[key])
@@ -250,13 +253,18 @@ def _test_scores(
     scale_free = trainer.protocol.scale_free
     program = screen([one.expression for one in chosen], scale_free=scale_free).program
     members = [
-        Member(row, training_seed(seed, _FRESH + s), one.setting.learning_rate, one.setting.weight_decay)
+        Member(
+            row,
+            training_seed(seed, _FRESH + s),
+            _settings(one.setting.learning_rate, one.setting.weight_decay),
+        )
         for row, one in enumerate(chosen)
         for s in range(fresh_seeds)
     ]
-    report = trainer.fit(program, members, split.train, split.validation, epochs, keep="best")
+    problem = PointwiseProblem(split)
+    report = trainer.fit(program, members, problem, epochs, keep="best")
     assert report.states is not None
-    return trainer.predict(report.states, split.test).reshape(len(chosen), fresh_seeds, -1)
+    return trainer.predict(report.states, problem.rows("test")).reshape(len(chosen), fresh_seeds, -1)
 
 
 def _compare(

@@ -16,9 +16,8 @@ from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
 from recmodels.data.interactions import Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator
-from recmodels.metrics import evaluate, require
-from recmodels.metrics.targets import Targets
 from recmodels.training.trainer import Member, Trainer, TrainReport
 
 #: As AutoLossGen's paper reports them; F1 and accuracy at the threshold with the best F1.
@@ -62,7 +61,7 @@ def effectiveness(
 
     Args:
         expressions: K losses; those that screening would reject are trained all the same.
-        trainer: its first metric chooses the epoch; its protocol ends training early.
+        trainer: its protocol ends training early.
         split: data.
         epochs: at most so many.
         seeds: S training seeds.
@@ -97,18 +96,16 @@ def _train(
     screening: Screening, pairs: Sequence[tuple[int, int]], trainer: Trainer, split: Split, epochs: int
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Train some (loss, seed) pairs; return each one's figures and seconds."""
-    protocol = trainer.protocol
-    members = [Member(row, seed, protocol.learning_rate, protocol.weight_decay) for row, seed in pairs]
-    report = trainer.fit(screening.program, members, split.train, split.validation, epochs, keep="best")
+    members = [Member(row, seed) for row, seed in pairs]
+    problem = PointwiseProblem(split)
+    report = trainer.fit(screening.program, members, problem, epochs, keep="best")
     assert report.states is not None
-    scores = torch.from_numpy(trainer.predict(report.states, split.test))
-    targets = Targets(split.test.labels, split.test.users)
-    require(TEST_METRICS, targets)
-    on_test = evaluate(TEST_METRICS, scores, targets)
-    best = _best_epochs(report, trainer.metrics[0])
+    scores = torch.from_numpy(trainer.predict(report.states, problem.rows("test")))
+    on_test = PointwiseProblem(split, TEST_METRICS).judge("test")(scores)
+    best = _best_epochs(report, problem.metric)
     values = []
     for position, epoch in enumerate(best.tolist()):
-        column = report.metrics[trainer.metrics[0]][position]
+        column = report.metrics[problem.metric][position]
         own = {name: float(tensor[position]) if epoch else float("nan") for name, tensor in on_test.items()}
         own[_VALIDATION] = float(column[epoch - 1]) if epoch else float("nan")
         own[_BEST_EPOCH], own[_EPOCHS] = float(epoch), float(report.stopped_at[position])
@@ -125,7 +122,7 @@ def _best_epochs(report: TrainReport, metric: str) -> npt.NDArray[np.int64]:
 
 def _key(trainer: Trainer, split: Split, seed: int, epochs: int) -> EvaluationKey:
     """What the figures depend on: all that training depends on, how long it may last, and the test part."""
-    fields = LossEvaluator(split, trainer, seed=seed).key.fields
+    fields = LossEvaluator(PointwiseProblem(split), trainer, seed=seed).key.fields
     own: dict[str, JSON] = {
         "effect_epochs": epochs,
         "test": split.test.content_hash,

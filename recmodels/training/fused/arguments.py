@@ -59,14 +59,18 @@ class Order(NamedTuple):
     occur only once in it come first. The others follow user by user; a user's samples keep their order.
 
     Attributes:
-        users: (N,) uint32 words: row * 4 + label * 2 + whether it is the row's first sample in the batch.
-        items: (N,) uint32 words: likewise, without the label.
+        users: (N,) uint32 words: row * 2 + whether it is the row's first sample in the batch.
+        items: (N,) uint32 words: likewise.
+        inputs: (F, N) float32: what the losses read beside the score.
+        weights: (N,) float32, what each sample's loss is multiplied with; (0,) stands for 1.
         bounds: (batches + 1,) int64: where batches begin and end.
         alone: (batches,) int64: where the samples end that share neither user nor item.
     """
 
     users: Words
     items: Words
+    inputs: Floats
+    weights: Floats
     bounds: LongInts
     alone: LongInts
 
@@ -74,6 +78,11 @@ class Order(NamedTuple):
     def size(self) -> int:
         """Bytes."""
         return sum(column.nbytes for column in self)
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples in the largest batch."""
+        return int(np.diff(self.bounds).max())
 
 
 class Loss(NamedTuple):
@@ -86,6 +95,8 @@ class Loss(NamedTuple):
         used: bits of the terminals that occur.
         clamped: the loss's semantics.
         multiplier: float32; what the loss is multiplied with.
+        score: row of the score among the samples' inputs.
+        given: (F,) int64: rows of what stands in `Order.inputs`.
     """
 
     instructions: Ints
@@ -94,13 +105,17 @@ class Loss(NamedTuple):
     used: int
     clamped: bool
     multiplier: np.float32
+    score: int
+    given: LongInts
 
 
 class Memory(NamedTuple):
     """What a thread works with; nothing in it outlives a batch.
 
     Attributes:
-        samples: (4, capacity) float32; capacity is a multiple of 16, at least the largest batch.
+        samples: (rows, capacity) float32: inputs, losses and gradients, see `gploss.compute.cpu_template`; capacity
+            is a multiple of 16, at least the largest batch.
+        slopes: (1, capacity) float32: d (mean loss)/d score of each sample.
         values: (slots, BLOCK) float32 of the loss.
         adjoints: (slots, BLOCK) float32 of the loss.
         slots: (rows,) int32: where in `sums` an item's gradient is.
@@ -110,6 +125,7 @@ class Memory(NamedTuple):
     """
 
     samples: Floats
+    slopes: Floats
     values: Floats
     adjoints: Floats
     slots: Ints

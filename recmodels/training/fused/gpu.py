@@ -16,12 +16,13 @@ from gploss.compute.on_tensors import DeviceProgram, launching_on
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.interactions import Interactions
+from recmodels.data.rows import Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
 from recmodels.training.course import Rules
 from recmodels.training.epoch_index import EpochIndex
-from recmodels.training.population import Chunk, ChunkTrainer, epoch_order, fit_halving, slices
+from recmodels.training.population import Chunk, ChunkTrainer, fit_halving
+from recmodels.training.problem import Problem
 from recmodels.training.protocol import Protocol
 from recmodels.training.trainer import Member, State
 
@@ -53,24 +54,16 @@ class TritonTrainer(ChunkTrainer):
         model: makes an `MF` for a number of users and items.
         protocol: optimiser, batch size, clipping, patience.
         device: "auto", "cuda" or "cuda:N".
-        metrics: names of validation metrics; the first one steers early stopping.
         chunk_size: most candidates in one launch, which bounds memory; halved where the device has too little.
 
     Raises:
         ValueError: the device or the protocol's optimiser cannot be used, or Triton is not there.
-        LookupError: a metric is unknown.
     """
 
     name: ClassVar[str] = "triton"
 
     def __init__(
-        self,
-        model: ModelFactory,
-        protocol: Protocol,
-        *,
-        device: str = "auto",
-        metrics: Sequence[str] = ("auc",),
-        chunk_size: int = CHUNK_SIZE,
+        self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", chunk_size: int = CHUNK_SIZE
     ) -> None:
         if chunk_size < 1:
             raise ValueError("chunk_size must be at least 1")
@@ -79,54 +72,53 @@ class TritonTrainer(ChunkTrainer):
         reason = why_no_triton()
         if reason is not None:
             raise ValueError(f"the Triton trainer cannot be used: {reason}")
-        super().__init__(model, protocol, device=device, metrics=metrics, largest=chunk_size)
+        super().__init__(model, protocol, device=device, largest=chunk_size)
         if self.device.type != "cuda" and not interpreted():
             raise ValueError("the Triton trainer needs a CUDA device; on the CPU use another trainer")
         self.chunk_size = chunk_size
 
-    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
-        return _Chunk(self, program, members, train, rules)
+    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+        return _Chunk(self, losses, members, problem, rules)
 
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
-        scores = np.empty((len(states), len(interactions)), np.float32)
+        scores = np.empty((len(states), len(rows)), np.float32)
 
-        def predict(rows: list[int]) -> None:
-            part = states.take(rows)
-            weights = Weights.of(self._module(interactions, seed=0), len(part), self.device)
+        def predict(places: list[int]) -> None:
+            part = states.take(places)
+            weights = Weights.of(self._module(rows.schema, seed=0), len(part), self.device)
             weights.load(part.weights)
-            places = torch.arange(len(part), device=self.device)
-            scores[rows] = weights.score(places, _Ids.of(interactions, self.device)).cpu().numpy()
+            own = torch.arange(len(part), device=self.device)
+            scores[places] = weights.score(own, _Ids.of(rows, self.device)).cpu().numpy()
 
         for first in range(0, len(states), self.chunk_size):
             fit_halving(list(range(first, min(first + self.chunk_size, len(states)))), predict)
         return scores
 
-    def _module(self, train: Interactions, seed: int) -> MF:
-        module = build_model(self.model, train.n_users, train.n_items, seed)
+    def _module(self, schema: Schema, seed: int) -> MF:
+        module = build_model(self.model, schema, seed)
         if type(module) is not MF:
             raise ValueError(
                 f"the Triton trainer knows MF only, not {type(module).__name__}; use the stacked trainer"
             )
         return module
 
-    def new_weights(self, train: Interactions, seed: int, count: int) -> Weights:
+    def new_weights(self, schema: Schema, seed: int, count: int) -> Weights:
         """Return `count` copies of the model as the seed initialises it."""
-        return Weights.of(self._module(train, seed), count, self.device)
+        return Weights.of(self._module(schema, seed), count, self.device)
 
 
 @dataclass(frozen=True)
 class _Ids:
-    """Users and items (N,) int64 of interactions, on a device."""
+    """Users and items (N,) int64 of examples, on a device."""
 
     users: torch.Tensor
     items: torch.Tensor
 
     @staticmethod
-    def of(interactions: Interactions, device: torch.device) -> _Ids:
-        return _Ids(
-            torch.tensor(interactions.users, device=device), torch.tensor(interactions.items, device=device)
-        )
+    def of(rows: Rows, device: torch.device) -> _Ids:
+        users, items = (torch.tensor(rows.features[name], device=device) for name in ("user", "item"))
+        return _Ids(users, items)
 
 
 @dataclass
@@ -210,23 +202,14 @@ class _Chunk(Chunk):
     """Candidates in one launch an epoch."""
 
     def __init__(
-        self,
-        trainer: TritonTrainer,
-        program: Program,
-        members: Sequence[Member],
-        train: Interactions,
-        rules: Rules,
+        self, trainer: TritonTrainer, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules
     ) -> None:
         protocol = trainer.protocol
-        super().__init__(members, rules)
+        super().__init__(members, problem, rules)
         self.protocol = protocol
         self.device = trainer.device
-        self.bounds = [0, *(batch.stop for batch in slices(len(train), protocol.batch_size))]
-        self.n_users, self.n_items = train.n_users, train.n_items
-        self.ids = _Ids.of(train, self.device)
-        self.labels = torch.tensor(train.labels, device=self.device)
-        self.validation: tuple[Interactions, _Ids] | None = None
-        self.weights = trainer.new_weights(train, self.seed, len(members))
+        self.validation: tuple[Rows, _Ids] | None = None
+        self.weights = trainer.new_weights(problem.schema, self.seed, len(members))
         self.is_adagrad = protocol.optimizer == "adagrad"
         self.sums = (
             {
@@ -237,18 +220,26 @@ class _Chunk(Chunk):
             else self.weights.tables  # never read: plain SGD keeps no state
         )
         self.places = torch.arange(len(members), device=self.device)
-        rates = torch.tensor([member.learning_rate for member in members], dtype=torch.float64)
-        decays = torch.tensor([member.weight_decay for member in members], dtype=torch.float64)
+        rates, decays = self.column("learning_rate"), self.column("weight_decay")
         self.rates = rates.to(self.device, torch.float32)
         self.decays = decays.to(self.device, torch.float32)
-        shrink = torch.log1p(-rates * (decays + 2 * protocol.loss_decay)).unsqueeze(-1)
-        counts = torch.arange(len(self.bounds), dtype=torch.float64)
-        self.shrink = torch.expm1(counts * shrink).to(self.device, torch.float32)
-        self.tables = program.tables
-        self.program = DeviceProgram.of(program, [member.loss for member in members], self.device)
-        self.block = _power_of_two(max(np.diff(self.bounds)))
+        self.log_shrink = torch.log1p(-rates * (decays + 2 * protocol.loss_decay)).unsqueeze(-1)
+        self.losses = losses
+        self.program = DeviceProgram.of(losses, [member.loss for member in members], self.device)
+        self.bounds = np.empty(0, np.int64)  # of the batches that the next three are for
+        self.shrink = self.workspace = torch.empty(0, device=self.device)
+        self.block = 0
+
+    def _make_room(self, bounds: npt.NDArray[np.int64]) -> None:
+        """Make ready for batches of these bounds."""
+        if np.array_equal(bounds, self.bounds):
+            return
+        counts = torch.arange(len(bounds), dtype=torch.float64)
+        self.shrink = torch.expm1(counts * self.log_shrink).to(self.device, torch.float32)
+        self.block = _power_of_two(int(np.diff(bounds).max()))
         size = self.block * (2 + self.weights.shape[2] + 2 * self.program.slots)
-        self.workspace = torch.empty((len(members), size), device=self.device)
+        self.workspace = torch.empty((len(self.members), size), device=self.device)
+        self.bounds = bounds
 
     def load(self, start: State) -> None:
         """Go on from states of 1 member for all, or of each."""
@@ -261,21 +252,15 @@ class _Chunk(Chunk):
             own.copy_(_fitting(start.optimizer[name], own, f"optimizer state {name}"))
 
     def _train_epoch(self, epoch: int) -> npt.NDArray[np.bool_]:
-        order = epoch_order(self.seed, self.before + epoch, len(self.labels))
-        index = EpochIndex.of(
-            self.ids.users,
-            self.ids.items,
-            self.labels,
-            self.n_users,
-            self.n_items,
-            torch.from_numpy(order).to(self.device),
-            self.bounds,
-        )
+        batches = self.batches(epoch)
+        self._make_room(batches.bounds)
+        index = EpochIndex.of(batches, self.device)
         diverged = torch.zeros(len(self.places), dtype=torch.int32, device=self.device)
         self._launch(index, diverged)
         if not self.is_adagrad:
-            for name, side in zip((*_VECTORS, *_BIASES), (index.user, index.item) * 2, strict=True):
-                behind = self.shrink[:, len(self.bounds) - 1 - side.steps_done]
+            sides = (index.sides["user"], index.sides["item"])
+            for name, side in zip((*_VECTORS, *_BIASES), sides * 2, strict=True):
+                behind = self.shrink[:, len(batches) - side.steps_done]
                 table = self.weights.tables[name]
                 table.addcmul_(table, behind.unsqueeze(-1))
         found: npt.NDArray[np.bool_] = diverged.cpu().numpy() != 0
@@ -287,7 +272,7 @@ class _Chunk(Chunk):
         block = _power_of_two(size)
         sums = Weights(self.sums)
         with launching_on(self.device):
-            load_triton_kernels(self.tables, KERNELS).train_epoch[(len(self.places),)](
+            load_triton_kernels(self.losses.tables, KERNELS).train_epoch[(len(self.places),)](
                 *self.program.tables,
                 self.program.rows,
                 self.places,
@@ -297,13 +282,13 @@ class _Chunk(Chunk):
                 self.decays,
                 self.shrink,
                 index.planes(),
-                index.labels,
+                index.inputs["label"],
                 index.bounds,
-                index.user.groups.to(torch.int32),
-                index.item.groups.to(torch.int32),
+                index.sides["user"].groups.to(torch.int32),
+                index.sides["item"].groups.to(torch.int32),
                 diverged,
                 self.workspace,
-                len(self.labels),
+                index.samples,
                 len(self.bounds) - 1,
                 n_users,
                 n_items,
@@ -320,9 +305,9 @@ class _Chunk(Chunk):
                 maxnreg=REGISTERS,
             )
 
-    def _score(self, interactions: Interactions) -> torch.Tensor:
-        if self.validation is None or self.validation[0] is not interactions:
-            self.validation = interactions, _Ids.of(interactions, self.device)
+    def _score(self, rows: Rows) -> torch.Tensor:
+        if self.validation is None or self.validation[0] is not rows:
+            self.validation = rows, _Ids.of(rows, self.device)
         return self.weights.score(self.places, self.validation[1])
 
     def _drop(self, going_on: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ hash.
 
 One call trains one candidate on one core, so that its table stays in the core's cache. Users and items are rows of
 one table, (rows, WIDTH), with their biases beside it; the global bias is the last bias. A batch takes three passes:
-the scores; the interpreter, which turns them into d loss/d score, here called pulls; the steps. A gradient needs
+the scores; the interpreter, which turns them into d loss/d score, here called slopes; the steps. A gradient needs
 the partner's row as it stood before the batch. Where user and item occur only once in the batch nobody else will
 ask for them, and they are stepped where they lie. The other samples come user by user: a user is stepped at its
 last sample, when nobody will ask for it any more; items have their gradients summed, and are stepped at the end.
@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from gploss.compute.cpu_template import BLOCK, run_block
+from gploss.compute.cpu_template import BLOCK, INPUT_COUNT, run_block
 from recmodels.training.fused.arguments import (
     ADAGRAD,
     ADAM,
@@ -38,13 +38,9 @@ from recmodels.training.fused.arguments import (
     Settings,
     Step,
     Table,
-    Words,
 )
 from recmodels.training.fused.mf_steps import (
-    LABELS,
     ONE,
-    PULLS,
-    SCORES,
     WIDTH,
     ZERO,
     compiled,
@@ -102,33 +98,40 @@ def score_samples(table: Table, users: LongInts, items: LongInts, n_users: int, 
 
 
 @compiled
-def score_batch(table: Table, users: Words, items: Words, scale: np.float32, samples: Floats) -> None:
-    """Fill in the scores and labels of a batch; what is left of a block of 16 is filled with zeros.
+def read_batch(
+    table: Table, order: Order, begin: int, end: int, scale: np.float32, loss: Loss, samples: Floats
+) -> None:
+    """Fill in scores and other inputs of a batch; what is left of a block of 16 is filled with zeros.
 
     The interpreter takes whole blocks of 16, because a compiled loop is slow with what is left over.
 
     Args:
         table: the weights.
-        users: (B,) uint32 words of `Order`.
-        items: (B,) uint32 words.
+        order: of the epoch.
+        begin: the batch's first sample.
+        end: the sample after its last one.
         scale: of the table.
+        loss: to be trained with.
         samples: of `Memory`, written.
     """
     global_bias = table.biases[-1]
-    size = users.shape[0]
+    size = end - begin
     for k in range(size):
-        samples[SCORES, k] = score(table, users[k] >> 2, items[k] >> 2, scale) + global_bias
-    for k in range(size):
-        samples[LABELS, k] = np.float32(np.int32((users[k] >> 1) & 1))
+        user, item = order.users[begin + k] >> 1, order.items[begin + k] >> 1
+        samples[loss.score, k] = score(table, user, item, scale) + global_bias
     for k in range(size, whole_blocks(size)):
-        samples[SCORES, k] = ZERO
-        samples[LABELS, k] = ZERO
+        samples[loss.score, k] = ZERO
+    for f in range(loss.given.shape[0]):
+        row = loss.given[f]
+        for k in range(size):
+            samples[row, k] = order.inputs[f, begin + k]
+        for k in range(size, whole_blocks(size)):
+            samples[row, k] = ZERO
 
 
 @inlined
-def pull_batch(loss: Loss, size: int, memory: Memory) -> None:
+def differentiate(loss: Loss, size: int, memory: Memory) -> None:
     """Compute d loss/d score of a batch of so many samples, block by block."""
-    samples = memory.samples
     whole = whole_blocks(size)
     for start in range(0, whole, BLOCK):
         run_block(
@@ -138,7 +141,7 @@ def pull_batch(loss: Loss, size: int, memory: Memory) -> None:
             loss.used,
             loss.clamped,
             loss.multiplier,
-            samples,
+            memory.samples,
             start,
             min(BLOCK, whole - start),
             memory.values,
@@ -147,23 +150,27 @@ def pull_batch(loss: Loss, size: int, memory: Memory) -> None:
 
 
 @compiled
-def mean_pulls(size: int, samples: Floats) -> tuple[np.float32, bool]:
-    """Divide the pulls by the size of the batch.
+def mean_slopes(order: Order, begin: int, size: int, memory: Memory) -> tuple[np.float32, bool]:
+    """Write down the slopes of a batch's mean loss, which each sample's weight multiplies.
 
     Returns:
         Their sum, and whether all are finite.
     """
+    samples, slopes = memory.samples, memory.slopes
     for k in range(size, whole_blocks(size)):
-        samples[PULLS, k] = ZERO
+        samples[INPUT_COUNT + 1, k] = ZERO
+    if order.weights.shape[0]:
+        for k in range(size):
+            samples[INPUT_COUNT + 1, k] *= order.weights[begin + k]
     count = spread(np.float32(size))
-    pulls = spread(ZERO)
+    sums = spread(ZERO)
     nothing = spread(ZERO)
     for k in range(0, size, LANES):
-        pull = load(samples, PULLS, k) / count
-        store(samples, PULLS, k, pull)
-        pulls = pulls + pull
-        nothing = nothing + (pull - pull)  # NaN where a pull is not finite
-    return total(pulls), total(nothing) == ZERO
+        slope = load(samples, INPUT_COUNT + 1, k) / count
+        store(slopes, 0, k, slope)
+        sums = sums + slope
+        nothing = nothing + (slope - slope)  # NaN where a slope is not finite
+    return total(sums), total(nothing) == ZERO
 
 
 @compiled
@@ -188,7 +195,7 @@ def train_epoch(
         settings: rate, decays and bound.
 
     Returns:
-        Whether all went well: otherwise there was a pull that is not finite, and training ended there.
+        Whether all went well: otherwise there was a slope that is not finite, and training ended there.
     """
     mode = flush_denormals()
     scale = 1.0
@@ -213,9 +220,9 @@ def train_epoch(
         now = np.float32(scale)
         users = order.users[begin:end]
         items = order.items[begin:end]
-        score_batch(table, users, items, now, memory.samples)
-        pull_batch(loss, end - begin, memory)
-        pull, fine = mean_pulls(end - begin, memory.samples)
+        read_batch(table, order, begin, end, now, loss, memory.samples)
+        differentiate(loss, end - begin, memory)
+        slope, fine = mean_slopes(order, begin, end - begin, memory)
         if not fine:
             continue
         step = Step(rate, decay, more, twice, settings.clip, ONE)
@@ -234,7 +241,7 @@ def train_epoch(
         step = Step(rate, decay, shrinking, twice, settings.clip, ONE)
         if optimizer == ADAM:
             step = corrected(step, state, table.vectors.shape[0])
-        step_bias(optimizer, table, state, table.vectors.shape[0], pull, step)
+        step_bias(optimizer, table, state, table.vectors.shape[0], slope, step)
     if scale != 1.0:
         multiply_table(table, np.float32(scale))
     restore_mode(mode)

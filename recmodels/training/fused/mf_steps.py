@@ -42,9 +42,6 @@ WIDTH = 64  # @width
 ZERO: Final = np.float32(0)
 ONE: Final = np.float32(1)
 
-#: Rows of the array of samples that each thread works with.
-SCORES, LABELS, LOSSES, PULLS = 0, 1, 2, 3
-
 #: Nothing is allocated in here, so references need not be counted: that would cost more than the arithmetic, and
 #: threads would wait for each other.
 compiled = njit(error_model="numpy", nogil=True, cache=True, _nrt=False)  # type: ignore[call-overload]
@@ -211,7 +208,7 @@ def step_shared(
         items: (B,) uint32 words.
         first: the first sample to take part.
         scale: of the table.
-        memory: with the samples' pulls.
+        memory: with the samples' slopes.
         step: how far.
     """
     slots = memory.slots
@@ -219,8 +216,8 @@ def step_shared(
     used = np.int64(1)
     last = users.shape[0]
     for k in range(first, last):
-        user = users[k] >> 2
-        item = items[k] >> 2
+        user = users[k] >> 1
+        item = items[k] >> 1
         new_user = np.int64(users[k] & 1)
         new_item = np.int64(items[k] & 1)
         slot = np.int64(slots[item])
@@ -228,15 +225,15 @@ def step_shared(
         slots[item] = slot
         memory.rows[slot] = item
         used += new_item
-        pull = memory.samples[PULLS, k]
-        factor = spread(pull * scale)
+        slope = memory.slopes[0, k]
+        factor = spread(slope * scale)
         for e in range(0, WIDTH, LANES):
             before = zero_if(new_user, load(sums, 0, e))
             store(sums, 0, e, multiply_add(factor, load(table.vectors, item, e), before))
             before = zero_if(new_item, load(sums, slot, e))
             store(sums, slot, e, multiply_add(factor, load(table.vectors, user, e), before))
-        sums[0, WIDTH] = pull + (ZERO if new_user else sums[0, WIDTH])
-        sums[slot, WIDTH] = pull + (ZERO if new_item else sums[slot, WIDTH])
+        sums[0, WIDTH] = slope + (ZERO if new_user else sums[0, WIDTH])
+        sums[slot, WIDTH] = slope + (ZERO if new_item else sums[slot, WIDTH])
         if k + 1 == last or users[k + 1] & 1:
             step_row(optimizer, table, state, user, sums, 0, step)
     for own in range(1, used):
@@ -252,16 +249,16 @@ def step_alone_by_sgd(
     bound = spread(step.clip)
     descent = spread(-step.rate)
     for k in range(users.shape[0]):
-        user = users[k] >> 2
-        item = items[k] >> 2
-        pull = memory.samples[PULLS, k]
-        factor = spread(pull * scale)
+        user = users[k] >> 1
+        item = items[k] >> 1
+        slope = memory.slopes[0, k]
+        factor = spread(slope * scale)
         for e in range(0, WIDTH, LANES):
             of_user = load(vectors, user, e)
             of_item = load(vectors, item, e)
             store(vectors, user, e, multiply_add(descent, bounded(factor * of_item, bound), of_user))
             store(vectors, item, e, multiply_add(descent, bounded(factor * of_user, bound), of_item))
-        change = step.rate * clipped(pull, step.clip)
+        change = step.rate * clipped(slope, step.clip)
         table.biases[user] -= change
         table.biases[item] -= change
 
@@ -277,10 +274,10 @@ def step_alone_by_adagrad(
     rates = spread(step.rate)
     decays = spread(step.decay)
     for k in range(users.shape[0]):
-        user = users[k] >> 2
-        item = items[k] >> 2
-        pull = memory.samples[PULLS, k]
-        factor = spread(pull)
+        user = users[k] >> 1
+        item = items[k] >> 1
+        slope = memory.slopes[0, k]
+        factor = spread(slope)
         for e in range(0, WIDTH, LANES):
             of_user = load(vectors, user, e)
             of_item = load(vectors, item, e)
@@ -292,8 +289,8 @@ def step_alone_by_adagrad(
             weight, own = adagrad_vector(of_item, factor * of_user, of_squares, rates, decays, bound)
             store(vectors, item, e, weight)
             store(squares.vectors, item, e, own)
-        biases[user], squares.biases[user] = adagrad_number(biases[user], pull, squares.biases[user], step)
-        biases[item], squares.biases[item] = adagrad_number(biases[item], pull, squares.biases[item], step)
+        biases[user], squares.biases[user] = adagrad_number(biases[user], slope, squares.biases[user], step)
+        biases[item], squares.biases[item] = adagrad_number(biases[item], slope, squares.biases[item], step)
 
 
 @compiled

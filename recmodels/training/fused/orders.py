@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numba import njit
 
-from recmodels.data.interactions import Interactions
-from recmodels.training.fused.arguments import Floats, Ints, LongInts, Order, Words
-from recmodels.training.population import epoch_order, slices
+from recmodels.data.rows import Batches
+from recmodels.training.fused.arguments import Ints, LongInts, Order, Words
+from recmodels.training.problem import Problem
 
-#: Bytes of orders that are kept for a seed; further epochs are worked out each time.
-KEPT_BYTES: Final = 32 * 2**20
+#: Bytes of orders that are kept; further epochs are worked out each time.
+KEPT_BYTES: Final = 48 * 2**20
 
-#: Rows of users and items together that fit in a word beside its two flags.
-MOST_ROWS: Final = 2**30
+#: Rows of users and items together that fit in a word beside its flag.
+MOST_ROWS: Final = 2**31
 
 
 class Orders:
-    """The orders of one seed's epochs, made when they are asked for; safe to share between threads.
+    """The orders of epochs with the same batches, made when they are asked for; safe to share between threads.
 
     Args:
-        train: what is learnt from.
-        batch_size: samples in a batch; a last batch of one sample joins the one before.
+        problem: that is learnt; its columns are user and item.
         seed: of the members.
+        settings: of the members, that batches depend on.
+        inputs: names of what the losses read beside the score.
         kept_bytes: the first epochs are kept while they fit in here.
     """
 
-    def __init__(self, train: Interactions, batch_size: int, seed: int, kept_bytes: int = KEPT_BYTES) -> None:
-        self._train = train
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        settings: Mapping[str, float],
+        inputs: Sequence[str],
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        self._problem = problem
         self._seed = seed
-        self._bounds = batch_bounds(len(train), batch_size)
+        self._settings = settings
+        self._inputs = inputs
         self._kept: dict[int, Order] = {}
         self._bytes_left = kept_bytes
         self._lock = threading.Lock()
@@ -42,49 +52,54 @@ class Orders:
         with self._lock:
             order = self._kept.get(epoch)
             if order is None:
-                order = self._make(epoch)
+                order = lay_out(self._problem.batches(self._seed, epoch, self._settings), self._inputs)
                 if order.size <= self._bytes_left:
                     self._bytes_left -= order.size
                     self._kept[epoch] = order
         return order
 
-    def _make(self, epoch: int) -> Order:
-        train = self._train
-        order = epoch_order(self._seed, epoch, len(train))
-        words = np.empty((2, len(train)), np.uint32)
-        alone = np.empty(len(self._bounds) - 1, np.int64)
-        counts, places = np.zeros((2, train.n_users + train.n_items), np.int32)
-        users, items = train.users[order], train.items[order] + train.n_users
-        _lay_out(users, items, train.labels[order], self._bounds, counts, places, words, alone)
-        return Order(words[0], words[1], self._bounds, alone)
 
-
-def batch_bounds(count: int, size: int) -> LongInts:
-    """Return where batches begin and end; a last batch of one sample joins the one before."""
-    return np.array([0, *(batch.stop for batch in slices(count, size))], np.int64)
+def lay_out(batches: Batches, inputs: Sequence[str]) -> Order:
+    """Return the samples of an epoch as the kernel takes them, with some of their inputs."""
+    rows, schema = batches.rows, batches.rows.schema
+    words = np.empty((2, len(rows)), np.uint32)
+    where = np.empty(len(rows), np.int64)
+    alone = np.empty(len(batches), np.int64)
+    counts, places = np.zeros((2, schema["user"] + schema["item"]), np.int32)
+    users, items = rows.features["user"], rows.features["item"] + schema["user"]
+    _lay_out(users, items, batches.bounds, counts, places, words, where, alone)
+    columns = [rows.inputs[name][where] for name in inputs]
+    return Order(
+        words[0],
+        words[1],
+        np.array(columns, np.float32).reshape(-1, len(rows)),
+        np.empty(0, np.float32) if rows.weights is None else rows.weights[where],
+        batches.bounds,
+        alone,
+    )
 
 
 @njit(nogil=True, cache=True)
 def _lay_out(
     users: LongInts,
     items: LongInts,
-    labels: Floats,
     bounds: LongInts,
     counts: Ints,
     places: Ints,
     words: Words,
+    where: LongInts,
     alone: LongInts,
 ) -> None:
-    """Write the words of `Order`.
+    """Write the words of `Order`, and which sample stands where.
 
     Args:
         users: (N,) int64 rows, batch after batch.
         items: (N,) int64 rows.
-        labels: (N,) float32, 0 or 1.
         bounds: (batches + 1,) int64.
         counts: (rows,) int32 of zeros: how often each row occurs in a batch.
         places: (rows,) int32 of zeros: where a user's next sample goes, and whether an item has occurred.
         words: (2, N) uint32, written.
+        where: (N,) int64, written: the sample behind each word.
         alone: (batches,) int64, written.
     """
     for b in range(len(bounds) - 1):
@@ -109,10 +124,11 @@ def _lay_out(
                 own = shared if is_first else np.int64(places[user])
                 shared += counts[user] * is_first
                 places[user] = own + 1
-            words[0, own] = user << 2 | np.int64(labels[k]) << 1 | is_first
-            words[1, own] = item << 2
+            where[own] = k
+            words[0, own] = user << 1 | is_first
+            words[1, own] = item << 1
         for k in range(first, last):
-            item = np.int64(words[1, k] >> 2)
+            item = np.int64(words[1, k] >> 1)
             words[1, k] |= np.uint32(places[item] == 0)
             places[item] = 1
         for k in range(first, last):

@@ -17,19 +17,21 @@ import torch
 
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
-from gploss.language.expression import Expression
+from gploss.files.plain import JSON
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.interactions import Interactions
-from recmodels.metrics import evaluate, require
-from recmodels.metrics.targets import Targets
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model, describe_model
 from recmodels.models.mf import MF
 from recmodels.training.course import Course, Rules, report_on
-from recmodels.training.fused.orders import MOST_ROWS, Orders
-from recmodels.training.fused.workspace import Layout, Workspace, most_slots
-from recmodels.training.population import check_fit, directions
+from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
+from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_score, most_slots
+from recmodels.training.population import chunks
+from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Keep, Member, Progress, State, Trainer, TrainReport
+from recmodels.training.setting import complete
+from recmodels.training.trainer import EpochsDone, Keep, Member, State, Trainer, TrainReport, prepared
+
+_ONE_EACH: Final = Schema({"user": 1, "item": 1})
 
 #: Validation scores that are gathered at most before they are measured.
 _SCORES_AT_A_TIME: Final = 2**16
@@ -37,7 +39,10 @@ _SCORES_AT_A_TIME: Final = 2**16
 
 def can_train(model: ModelFactory) -> bool:
     """Tell whether the fused trainer knows a model: `MF` itself, with all of its weights to be trained."""
-    module = build_model(model, 1, 1, seed=0)
+    try:
+        module = build_model(model, _ONE_EACH, seed=0)
+    except LookupError:  # made of other columns
+        return False
     return type(module) is MF and all(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -57,24 +62,16 @@ class FusedTrainer(Trainer):
         model: makes an `MF` for a number of users and items.
         protocol: optimiser, batch size, clipping, patience.
         device: "auto" or "cpu".
-        metrics: names of validation metrics; the first one steers early stopping.
         n_jobs: candidates that are trained at the same time; by default as many as there are cores.
 
     Raises:
         ValueError: the model is another one, or the device is not the CPU.
-        LookupError: a metric is unknown.
     """
 
     name: ClassVar[str] = "fused"
 
     def __init__(
-        self,
-        model: ModelFactory,
-        protocol: Protocol,
-        *,
-        device: str = "auto",
-        metrics: Sequence[str] = ("auc",),
-        n_jobs: int | None = None,
+        self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", n_jobs: int | None = None
     ) -> None:
         if device not in ("auto", "cpu"):
             raise ValueError(f"the fused trainer runs on the CPU, not on {device!r}; use StackedTrainer for that")
@@ -82,115 +79,145 @@ class FusedTrainer(Trainer):
             raise ValueError(f"n_jobs must be at least 1, not {n_jobs}")
         if not can_train(model):
             raise ValueError(
-                f"the fused trainer knows the model MF only, with all of its weights to be trained, and not "
-                f"{type(build_model(model, 1, 1, seed=0)).__name__}; use StackedTrainer"
+                "the fused trainer knows the model MF only, of users and items, with all of its weights to be "
+                "trained; use StackedTrainer"
             )
         self.model = model
         self.protocol = protocol
-        self.metrics = tuple(metrics)
-        self.higher_is_better = directions(self.metrics)[self.metrics[0]]
         self.n_jobs = n_jobs or _available_cores()
-        self._last_seed: tuple[Interactions, int, Orders, dict[str, torch.Tensor]] | None = None
+        self._last: _Shared | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_last_seed": None}
+        return self.__dict__ | {"_last": None}
 
-    def describe(self, train: Interactions) -> dict[str, object]:
-        """Return what results depend on beside data, losses and members."""
+    def describe(self, schema: Schema) -> dict[str, JSON]:
+        """Return what results depend on beside problem, losses and members."""
         return {
             "trainer": self.name,
             "device": "cpu",
             "numba": numba.__version__,
             "protocol": self.protocol.describe(),
-            "model": describe_model(self.model, train.n_users, train.n_items),
+            "model": describe_model(self.model, schema),
         }
 
-    def prepare(self) -> None:
-        """Compile what is not in the cache yet, which takes some seconds; `fit` and `predict` do so first."""
-        one = Interactions(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32), 1, 1)
-        program = Program.compile([Expression.parse("label * logit")], POINTWISE)
-        module = build_model(self.model, 1, 1, seed=0)
-        workspace = Workspace(_layout(module, one), self.protocol, program.tables, most_slots(program))
+    def prepare(self, losses: Program) -> None:
+        """Compile what is not in the cache yet, which takes some seconds; `fit` does so first.
+
+        Args:
+            losses: at least one.
+        """
+        nothing = np.zeros(1, np.int64)
+        inputs = inputs_beside_score(losses)
+        rows = Rows(_ONE_EACH, {"user": nothing, "item": nothing}, dict.fromkeys(inputs, np.zeros(1, np.float32)))
+        module = build_model(self.model, _ONE_EACH, seed=0)
+        workspace = Workspace(self._layout(_ONE_EACH), self.protocol, losses.tables, most_slots(losses))
         workspace.begin(_weights(module), None)
-        workspace.train(program, Member(0, 0, 0.1, 0.0), Orders(one, self.protocol.batch_size, seed=0).of(0))
-        workspace.score(one.users, one.items, np.empty(1, np.float32))
+        member = Member(0, 0, complete({}, self.protocol.settings()))
+        workspace.train(losses, member, lay_out(Batches(rows, np.array([0, 1])), inputs))
+        workspace.score(nothing, nothing, np.empty(1, np.float32))
 
     def fit(
         self,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
+        problem: Problem,
         epochs: int,
         *,
         start: State | None = None,
         keep: Keep = "none",
-        progress: Progress | None = None,
+        progress: EpochsDone | None = None,
     ) -> TrainReport:
         """Train every member; see `Trainer.fit`. Progress is reported when a member has ended.
 
         Raises:
-            ValueError: epochs below 1, a loss row outside of the program, or start states that do not fit.
+            ValueError: too many users and items, or an argument is refused by `prepared`.
         """
-        check_fit(len(program), len(train), members, epochs, start)
-        if train.n_users + train.n_items >= MOST_ROWS:
-            raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
-        targets = Targets(validation.labels, validation.users)
-        require(self.metrics, targets)
-        self.prepare()
-        layout = _layout(build_model(self.model, train.n_users, train.n_items, seed=0), train)
+        members = prepared(self, losses, members, problem, epochs, start)
+        layout = self._layout(problem.schema)
+        if members:
+            self.prepare(losses)
         if start is not None:
             self._check_start(start, layout)
-        rules = Rules(directions(self.metrics), epochs, self.protocol.patience, keep)
-        common = _Fit(self.protocol, program, layout, validation, targets, rules, most_slots(program))
+        rules = Rules(problem.metrics, epochs, self.protocol.patience, keep)
+        rows, judge = problem.rows("validation"), problem.judge("validation")
+        common = _Fit(self.protocol, losses, layout, rows, judge, rules)
         courses: dict[int, Course] = {}
         seconds = np.zeros(len(members))
-        jobs = self._jobs(members, train, start)
+        jobs = self._jobs(losses, members, problem, start)
         for row, course, took in common.run_all(jobs, min(self.n_jobs, len(members))):
             courses[row], seconds[row] = course, took
             if progress is not None:
                 progress(epochs)
         return report_on([courses[row] for row in range(len(members))], seconds.tolist(), rules)
 
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
-        layout = _layout(build_model(self.model, interactions.n_users, interactions.n_items, seed=0), interactions)
-        workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
+        workspace = Workspace(self._layout(rows.schema), self.protocol, Tables.of(POINTWISE), 1)
         _check_tensors("weights", states.weights, workspace.weights())
-        scores = np.empty((len(states), len(interactions)), np.float32)
+        scores = np.empty((len(states), len(rows)), np.float32)
         for row, own in enumerate(scores):
             workspace.begin(_member(states.weights, row), None)
-            workspace.score(interactions.users, interactions.items, own)
+            workspace.score(rows.features["user"], rows.features["item"], own)
         return scores
+
+    def _layout(self, schema: Schema) -> Layout:
+        """Return where the weights of a model for some columns are.
+
+        Raises:
+            ValueError: there are too many users and items.
+        """
+        users, items = schema["user"], schema["item"]
+        if users + items >= MOST_ROWS:
+            raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
+        module = build_model(self.model, _ONE_EACH, seed=0)
+        return Layout(users, items, module.get_parameter("user_embedding.weight").shape[1])
 
     def _check_start(self, start: State, layout: Layout) -> None:
         workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
         _check_tensors("weights", start.weights, workspace.weights())
         _check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
 
-    def _jobs(self, members: Sequence[Member], train: Interactions, start: State | None) -> Iterator[_Job]:
-        """Yield members seed by seed, so that what a seed's members share is made once and not kept for long."""
-        by_seed: dict[int, list[int]] = {}
-        for row, member in enumerate(members):
-            by_seed.setdefault(member.seed, []).append(row)
-        for seed, rows in by_seed.items():
-            orders, fresh = self._shared(train, seed)
+    def _jobs(
+        self, losses: Program, members: Sequence[Member], problem: Problem, start: State | None
+    ) -> Iterator[_Job]:
+        """Yield members that share batches after each other, so that these are made once and not kept for long."""
+        inputs = inputs_beside_score(losses)
+        for rows in chunks(members, start, ("batch_size", *problem.settings), len(members)):
+            shared = self._shared(problem, members[rows[0]], inputs)
             for row in rows:
                 if start is None:
-                    yield _Job(row, members[row], orders, fresh, None, 0)
+                    yield _Job(row, members[row], shared.orders, shared.weights, None, 0)
                 else:
                     own = row if len(start) > 1 else 0
                     weights, optimizer = _member(start.weights, own), _member(start.optimizer, own)
-                    yield _Job(row, members[row], orders, weights, optimizer, int(start.epochs[own]))
+                    yield _Job(row, members[row], shared.orders, weights, optimizer, int(start.epochs[own]))
 
-    def _shared(self, train: Interactions, seed: int) -> tuple[Orders, dict[str, torch.Tensor]]:
-        """Return orders and initial weights of a seed; the last one's are kept, as a search asks for no others."""
-        last = self._last_seed
-        if last is None or last[0] is not train or last[1] != seed:
-            module = build_model(self.model, train.n_users, train.n_items, seed)
-            last = (train, seed, Orders(train, self.protocol.batch_size, seed), _weights(module))
-            self._last_seed = last
-        return last[2], last[3]
+    def _shared(self, problem: Problem, member: Member, inputs: tuple[str, ...]) -> _Shared:
+        """Return what members with a member's batches share; the last is kept, as a search asks for no other."""
+        batches = {name: member.settings[name] for name in ("batch_size", *problem.settings)}
+        key = (member.seed, inputs, tuple(batches.values()))
+        if self._last is None or self._last.problem is not problem or self._last.key != key:
+            orders = Orders(problem, member.seed, batches, inputs)
+            weights = _weights(build_model(self.model, problem.schema, member.seed))
+            self._last = _Shared(problem, key, orders, weights)
+        return self._last
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What members with one seed and the same batches have in common.
+
+    Attributes:
+        problem: that they learn.
+        key: seed, inputs of the losses, settings that decide the batches.
+        orders: of the epochs.
+        weights: the initial ones.
+    """
+
+    problem: Problem
+    key: tuple[object, ...]
+    orders: Orders
+    weights: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -219,12 +246,11 @@ class _Fit:
     """What the members of one call of `fit` have in common."""
 
     protocol: Protocol
-    program: Program
+    losses: Program
     layout: Layout
-    validation: Interactions
-    targets: Targets
+    validation: Rows
+    judge: Judge
     rules: Rules
-    loss_slots: int
     workspaces: queue.SimpleQueue[Workspace] = field(default_factory=queue.SimpleQueue)
 
     def run_all(self, jobs: Iterator[_Job], n_jobs: int) -> Iterator[tuple[int, Course, float]]:
@@ -251,7 +277,7 @@ class _Fit:
         try:
             workspace = self.workspaces.get_nowait()
         except queue.Empty:
-            workspace = Workspace(self.layout, self.protocol, self.program.tables, self.loss_slots)
+            workspace = Workspace(self.layout, self.protocol, self.losses.tables, most_slots(self.losses))
         workspace.begin(job.weights, job.optimizer)
         course = _Training(self, job, workspace).run()
         self.workspaces.put(workspace)
@@ -277,6 +303,7 @@ class _Training:
         self.workspace = workspace
         self.course = Course(fit.rules)
         self.waiting = 0  # epochs whose scores are still to be measured
+        self.users, self.items = (fit.validation.features[name] for name in ("user", "item"))
         samples = len(fit.validation)
         at_once = min(fit.rules.epochs, max(1, _SCORES_AT_A_TIME // samples)) if fit.rules.keep == "none" else 1
         self.scores = np.empty((at_once, samples), np.float32)
@@ -286,11 +313,11 @@ class _Training:
         fit, course = self.fit, self.course
         for epoch in range(fit.rules.epochs):
             order = self.job.orders.of(self.job.before + epoch)
-            if not self.workspace.train(fit.program, self.job.member, order):
+            if not self.workspace.train(fit.losses, self.job.member, order):
                 self._measure(epoch)
                 self._keep_if(course.broke(epoch))
                 break
-            self.workspace.score(fit.validation.users, fit.validation.items, self.scores[self.waiting])
+            self.workspace.score(self.users, self.items, self.scores[self.waiting])
             self.waiting += 1
             if self._must_measure(epoch):
                 self._measure(epoch + 1)
@@ -309,7 +336,7 @@ class _Training:
         """Measure the scores that are waiting, the last of them of epoch number `epochs`."""
         if not self.waiting:
             return
-        columns = evaluate(self.fit.rules.metrics, torch.from_numpy(self.scores[: self.waiting]), self.fit.targets)
+        columns = self.fit.judge(torch.from_numpy(self.scores[: self.waiting]))
         first, self.waiting = epochs - self.waiting, 0
         for row, epoch in enumerate(range(first, epochs)):
             values = {name: float(column[row]) for name, column in columns.items()}
@@ -321,11 +348,6 @@ class _Training:
         if keeps:
             epochs = np.array([self.job.before + self.course.epochs], np.int64)
             self.course.state = State(self.workspace.weights(), self.workspace.optimizer_state(), epochs)
-
-
-def _layout(module: torch.nn.Module, interactions: Interactions) -> Layout:
-    size = module.get_parameter("user_embedding.weight").shape[1]
-    return Layout(interactions.n_users, interactions.n_items, size)
 
 
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

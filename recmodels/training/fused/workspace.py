@@ -120,7 +120,7 @@ class Workspace:
 
     Args:
         layout: of the model.
-        protocol: optimiser, batch size, clipping.
+        protocol: optimiser, clipping.
         tables: of the programs that it will train with.
         loss_slots: most slots of a loss, see `most_slots`.
     """
@@ -129,6 +129,8 @@ class Workspace:
         self.layout = layout
         self.protocol = protocol
         self._kernel = load_kernel(layout.width, tables)
+        self._samples = len(tables.inputs) + 1 + len(tables.differentiable)
+        self._loss_slots = loss_slots
         self._optimizer = {"sgd": SGD, "adagrad": ADAGRAD, "adam": ADAM}[protocol.optimizer]
         self._table = layout.zeros()
         unused = Table(np.zeros((1, layout.width), np.float32), np.zeros(1, np.float32))
@@ -138,14 +140,19 @@ class Workspace:
             steps=np.zeros(layout.rows + 1 if self.is_adam else 1, np.int64),
             corrections=_corrections() if self.is_adam else np.ones((1, 2), np.float32),
         )
-        capacity = -(-(protocol.batch_size + 1) // LANES) * LANES
-        self._memory = Memory(
-            samples=aligned(4, capacity),
-            values=aligned(loss_slots, self._kernel.BLOCK),
-            adjoints=aligned(loss_slots, self._kernel.BLOCK),
-            slots=np.zeros(layout.rows, np.int32),
+        self._memory = self._memory_for(LANES)
+
+    def _memory_for(self, batch: int) -> Memory:
+        """Return memory for batches of at most so many samples."""
+        capacity = -(-batch // LANES) * LANES
+        return Memory(
+            samples=aligned(self._samples, capacity),
+            slopes=aligned(1, capacity),
+            values=aligned(self._loss_slots, self._kernel.BLOCK),
+            adjoints=aligned(self._loss_slots, self._kernel.BLOCK),
+            slots=np.zeros(self.layout.rows, np.int32),
             rows=np.zeros(capacity + 1, np.int32),
-            sums=aligned(capacity + 1, layout.width + LANES),
+            sums=aligned(capacity + 1, self.layout.width + LANES),
         )
 
     @property
@@ -182,21 +189,28 @@ class Workspace:
         else:
             layout.put(state.first, optimizer)
 
-    def train(self, program: Program, member: Member, order: Order) -> bool:
+    def train(self, losses: Program, member: Member, order: Order) -> bool:
         """Train for an epoch.
+
+        Args:
+            losses: of the workspace's tables.
+            member: with a value for every setting.
+            order: of the epoch, with what the losses read beside the score.
 
         Returns:
             Whether every gradient was finite; if not, training ended there.
         """
+        if order.largest_batch > self._memory.slopes.shape[1]:
+            self._memory = self._memory_for(order.largest_batch)
         clip = self.protocol.gradient_clip
         with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
             settings = Settings(
-                learning_rate=float(member.learning_rate),
-                weight_decay=float(member.weight_decay),
+                learning_rate=member.settings["learning_rate"],
+                weight_decay=member.settings["weight_decay"],
                 loss_decay=float(self.protocol.loss_decay),
                 clip=np.float32(np.inf if clip is None else clip),
             )
-            loss = _loss_of(program, member.loss)
+            loss = _loss_of(losses, member.loss)
             epoch = (self._optimizer, self._table, self._state, order, loss, self._memory, settings)
             return bool(self._kernel.train_epoch(*epoch))
 
@@ -238,6 +252,7 @@ def _loss_of(program: Program, k: int) -> Loss:
     """Return what the kernel is given of loss k."""
     own = slice(program.instruction_offsets[k], program.instruction_offsets[k + 1])
     constants = slice(program.constant_offsets[k], program.constant_offsets[k + 1])
+    inputs = program.tables.inputs
     return Loss(
         program.instructions[own],
         program.constants[constants].astype(np.float32),
@@ -245,7 +260,14 @@ def _loss_of(program: Program, k: int) -> Loss:
         used=int(program.used[k]),
         clamped=bool(program.clamped[k]),
         multiplier=np.float32(program.multipliers[k]),
+        score=inputs.index(program.task.score),
+        given=np.array([inputs.index(name) for name in inputs_beside_score(program)], np.int64),
     )
+
+
+def inputs_beside_score(losses: Program) -> tuple[str, ...]:
+    """Return the names of what some losses read beside the score."""
+    return tuple(name for name in losses.uses if name != losses.task.score)
 
 
 def most_slots(program: Program) -> int:

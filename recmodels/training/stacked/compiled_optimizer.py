@@ -24,6 +24,10 @@ class CompiledOptimizer(Optimizer):
         self._loss_decay = np.float32(self.protocol.loss_decay)
         self._step = 0
         self._tables: dict[str, tuple[torch.Tensor, Any, Any]] = {}
+
+    def begin_epoch(self, steps: int) -> None:
+        """Make ready for an epoch of so many batches."""
+        super().begin_epoch(steps)
         self._see_members()
 
     def read_rows(self, name: str, table: torch.Tensor, places: Places) -> torch.Tensor:

@@ -5,15 +5,15 @@ On a GPU batches of one size have tensors of the same shapes, so that one can be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from recmodels.data.interactions import Interactions
+from recmodels.data.rows import Batches
 from recmodels.models.base import Batch
 from recmodels.training.epoch_index import EpochIndex, Side
 from recmodels.training.stacked.optimizers import Places
@@ -27,56 +27,88 @@ class Feed:
 
     Attributes:
         batch: ids.
-        inputs: (B,) float32 each: what a loss is given beside the score, by name.
-        places: where the samples find their rows, by field.
+        inputs: (B,) float32 by name: what a loss is given beside the score.
+        weights: (B,) float32, what each example's loss is multiplied with, or None.
+        places: where the samples find their rows, by column of ids.
     """
 
     batch: Batch
     inputs: Mapping[str, torch.Tensor]
+    weights: torch.Tensor | None
     places: Mapping[str, Places]
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Return all tensors that a recording reads, in a fixed order."""
+        columns = [*self.batch.values(), *self.inputs.values()]
+        if self.weights is not None:
+            columns.append(self.weights)
+        for own in self.places.values():
+            columns += [own.ids, own.distinct, own.inverse, own.slots]
+        return columns
 
-def feeds(
-    train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice], device: torch.device
-) -> Iterator[Feed]:
+    def copied(self) -> Feed:
+        """Return the batch in memory of its own."""
+        places = {
+            name: replace(
+                own,
+                ids=own.ids.clone(),
+                distinct=own.distinct.clone(),
+                inverse=own.inverse.clone(),
+                slots=own.slots.clone(),
+            )
+            for name, own in self.places.items()
+        }
+        return Feed(
+            Batch(**{name: ids.clone() for name, ids in self.batch.items()}),
+            {name: column.clone() for name, column in self.inputs.items()},
+            None if self.weights is None else self.weights.clone(),
+            places,
+        )
+
+
+def feeds(batches: Batches, device: torch.device) -> Iterator[Feed]:
     """Yield the batches of an epoch.
 
     Args:
-        train: the training part.
-        order: (N,) its rows in the order of the epoch.
-        batches: slices of the order.
+        batches: of the epoch.
         device: where the stack is.
     """
-    return _on_cpu(train, order, batches) if device.type == "cpu" else on_device(train, order, batches, device)
+    return _on_cpu(batches) if device.type == "cpu" else on_device(batches, device)
 
 
-def _on_cpu(train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice]) -> Iterator[Feed]:
-    users, items = train.users[order], train.items[order]
-    labels = torch.from_numpy(train.labels[order])
-    places = Places.of_batches(users, batches), Places.of_batches(items, batches)
-    for batch, user, item in zip(batches, *places, strict=True):
-        yield Feed(Batch(user.ids, item.ids), {"label": labels[batch]}, {"user": user, "item": item})
+def _on_cpu(batches: Batches) -> Iterator[Feed]:
+    rows, slices = batches.rows, batches.slices
+    inputs = {name: torch.tensor(column) for name, column in rows.inputs.items()}
+    weights = None if rows.weights is None else torch.tensor(rows.weights)
+    columns = [Places.of_batches(np.array(ids), slices) for ids in rows.features.values()]
+    for batch, *own in zip(slices, *columns, strict=True):
+        places = dict(zip(rows.features, own, strict=True))
+        yield Feed(
+            Batch(**{name: place.ids for name, place in places.items()}),
+            {name: column[batch] for name, column in inputs.items()},
+            None if weights is None else weights[batch],
+            places,
+        )
 
 
-def on_device(
-    train: Interactions, order: npt.NDArray[np.int64], batches: Sequence[slice], device: torch.device
-) -> Iterator[Feed]:
+def on_device(batches: Batches, device: torch.device) -> Iterator[Feed]:
     """Yield the batches as parts of one index of the epoch: copied and sorted once; see `feeds`."""
-    users, items, labels, order_there = (
-        torch.tensor(array, device=device) for array in (train.users, train.items, train.labels, order)
-    )
-    bounds = [0, *(batch.stop for batch in batches)]
-    index = EpochIndex.of(users, items, labels, train.n_users, train.n_items, order_there, bounds)
+    index = EpochIndex.of(batches, device)
     filled = {
-        "user": (index.users, index.user.inverse, *_filled_up(index.user, index.bounds)),
-        "item": (index.items, index.item.inverse, *_filled_up(index.item, index.bounds)),
+        name: (index.ids[name], side.inverse, *_filled_up(side, index.bounds)) for name, side in index.sides.items()
     }
-    for batch in batches:
-        places = {}
-        for field, (ids, inverse, rows, slots) in filled.items():
-            # The compiled steps of the CPU alone read order and starts.
-            places[field] = Places(ids[batch], rows[batch], inverse[batch], slots[batch], _NONE, _NONE)
-        yield Feed(Batch(index.users[batch], index.items[batch]), {"label": index.labels[batch]}, places)
+    for batch in batches.slices:
+        # The compiled steps of the CPU alone read order and starts.
+        places = {
+            name: Places(ids[batch], rows[batch], inverse[batch], slots[batch], _NONE, _NONE)
+            for name, (ids, inverse, rows, slots) in filled.items()
+        }
+        yield Feed(
+            Batch(**{name: ids[batch] for name, ids in index.ids.items()}),
+            {name: column[batch] for name, column in index.inputs.items()},
+            None if index.weights is None else index.weights[batch],
+            places,
+        )
 
 
 def _filled_up(side: Side, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from recmodels.models.base import Batch
-
-FieldName = Literal["user", "item"]
 
 #: Reading these does not read the weights.
 _HARMLESS: Final = (torch.Tensor.device.__get__, torch.Tensor.dtype.__get__)  # type: ignore[attr-defined]
@@ -40,7 +38,7 @@ class _Uses(TorchFunctionMode):
         return function(*arguments, **named)
 
 
-def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, FieldName]:
+def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, str]:
     """Find embedding tables that a batch looks up exactly once, with its own ids, and uses for nothing else.
 
     Args:
@@ -48,7 +46,7 @@ def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, FieldN
         example: a small batch.
 
     Returns:
-        For the name of each such table's weight, which ids of the batch it is looked up with.
+        For the name of each such table's weight, the column of ids that it is looked up with.
 
     Raises:
         ValueError: the module does not map a batch to scores.
@@ -64,16 +62,13 @@ def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, FieldN
     return {f"{path}.weight": field for path, field in in_use.items() if in_training.get(path) == field}
 
 
-def _lookups(
-    module: torch.nn.Module, tables: Mapping[str, torch.nn.Embedding], example: Batch
-) -> dict[str, FieldName]:
+def _lookups(module: torch.nn.Module, tables: Mapping[str, torch.nn.Embedding], example: Batch) -> dict[str, str]:
     """Call the module; return which ids each table was looked up with, if that is all it was used for."""
-    seen: dict[str, list[FieldName | None]] = {path: [] for path in tables}
+    seen: dict[str, list[str | None]] = {path: [] for path in tables}
 
     def note(path: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         ids = arguments[0] if arguments else named["input"]
-        field: FieldName | None = "user" if ids is example.user else None
-        seen[path].append("item" if ids is example.item else field)
+        seen[path].append(next((name for name, own in example.items() if ids is own), None))
 
     hooks = [
         part.register_forward_pre_hook(lambda _, *given, path=path: note(path, *given), with_kwargs=True)
@@ -86,11 +81,12 @@ def _lookups(
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(scores, torch.Tensor) or scores.shape != example.user.shape:
+    count = len(next(iter(example.values())))
+    if not isinstance(scores, torch.Tensor) or scores.shape != (count,):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ValueError(
-            f"{type(module).__name__} must map a batch of {len(example.user)} interactions to scores of shape "
-            f"({len(example.user)},), but it returned {found}"
+            f"{type(module).__name__} must map a batch of {count} examples to scores of shape ({count},), but it "
+            f"returned {found}"
         )
     return {
         path: fields[0]

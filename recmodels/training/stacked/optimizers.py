@@ -84,7 +84,6 @@ class Optimizer:
         protocol: the kind of optimiser, clipping, decay in the loss.
         learning_rates: (M,) float64.
         weight_decays: (M,) float64.
-        steps: number of batches in an epoch.
         device: where the weights are.
 
     Raises:
@@ -92,12 +91,7 @@ class Optimizer:
     """
 
     def __init__(
-        self,
-        protocol: Protocol,
-        learning_rates: torch.Tensor,
-        weight_decays: torch.Tensor,
-        steps: int,
-        device: torch.device,
+        self, protocol: Protocol, learning_rates: torch.Tensor, weight_decays: torch.Tensor, device: torch.device
     ) -> None:
         if protocol.optimizer not in ("sgd", "adagrad"):
             raise ValueError(f"optimizer {protocol.optimizer!r} is known to the fused trainer only; use 'adagrad'")
@@ -106,9 +100,8 @@ class Optimizer:
         self.clip = np.inf if protocol.gradient_clip is None else protocol.gradient_clip
         self.rates = learning_rates.to(device, torch.float32)
         self.decays = weight_decays.to(device, torch.float32)
-        shrink = torch.log1p(-learning_rates * (weight_decays + 2 * protocol.loss_decay))
-        counts = torch.arange(steps + 1, dtype=torch.float64).unsqueeze(-1)
-        self.shrink = torch.expm1(counts * shrink).to(device, torch.float32)
+        self._log_shrink = torch.log1p(-learning_rates * (weight_decays + 2 * protocol.loss_decay))
+        self.shrink = torch.empty((0, len(learning_rates)), device=device)  # of n steps, less 1, for each member
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.steps_done: dict[str, torch.Tensor] = {}
         self.one_row = Places.of(np.zeros(1, np.int64), device)
@@ -119,6 +112,12 @@ class Optimizer:
             return {}
         start = self.protocol.initial_accumulator
         return {name: torch.full_like(weight, start) for name, weight in weights.items()}
+
+    def begin_epoch(self, steps: int) -> None:
+        """Make ready for an epoch of so many batches."""
+        if len(self.shrink) != steps + 1:
+            counts = torch.arange(steps + 1, dtype=torch.float64).unsqueeze(-1)
+            self.shrink = torch.expm1(counts * self._log_shrink).to(self.shrink)
 
     def read_rows(self, name: str, table: torch.Tensor, places: Places) -> torch.Tensor:
         """Return each sample's row, (M, B, d), as it stands before this step."""
@@ -185,6 +184,7 @@ class Optimizer:
         self.rates = self.rates[index]
         self.decays = self.decays[index]
         self.shrink = self.shrink[:, index].contiguous()
+        self._log_shrink = self._log_shrink[index.cpu()]
 
     def _steps_done(self, name: str, table: torch.Tensor) -> torch.Tensor:
         """(rows,) number of steps that each row has been through in this epoch."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias
 
 import torch
 
-from recmodels.models.base import Batch
 from recmodels.training.stacked.feed import Feed
 
 Work: TypeAlias = Callable[[Feed], None]
@@ -52,19 +50,19 @@ class RecordedBatches:
 
     def run(self, feed: Feed, seed: int) -> None:
         """Do the work for a batch, random numbers from this seed."""
-        size = len(feed.batch.user)
+        size = len(next(iter(feed.batch.values())))
         self._size = self._size or size
         if size != self._size or self._given_up or self._seen < WARM_UP:
             self._seen += 1
             self._launch(feed, seed)
             return
         if self._static is None:
-            self._static = _copied(feed)
+            self._static = feed.copied()
             if not self._recorded(self._static):
                 self._launch(feed, seed)
                 return
         assert self._replay is not None
-        for kept, new in zip(_tensors(self._static), _tensors(feed), strict=True):
+        for kept, new in zip(self._static.tensors(), feed.tensors(), strict=True):
             kept.copy_(new)
         self._generator.manual_seed(seed)
         self._replay()
@@ -102,26 +100,3 @@ def _graph(device: torch.device, work: Callable[[], None]) -> Callable[[], None]
             graph.replay()
 
     return replay
-
-
-def _tensors(feed: Feed) -> list[torch.Tensor]:
-    """All tensors of a batch, in a fixed order."""
-    places = [feed.places[field] for field in sorted(feed.places)]
-    parts = [part for own in places for part in (own.ids, own.distinct, own.inverse, own.slots)]
-    return [feed.batch.user, feed.batch.item, *(feed.inputs[name] for name in sorted(feed.inputs)), *parts]
-
-
-def _copied(feed: Feed) -> Feed:
-    """Return the batch in memory of its own."""
-    places = {
-        field: replace(
-            own,
-            ids=own.ids.clone(),
-            distinct=own.distinct.clone(),
-            inverse=own.inverse.clone(),
-            slots=own.slots.clone(),
-        )
-        for field, own in feed.places.items()
-    }
-    inputs = {name: column.clone() for name, column in feed.inputs.items()}
-    return Feed(Batch(feed.batch.user.clone(), feed.batch.item.clone()), inputs, places)

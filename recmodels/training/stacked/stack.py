@@ -49,7 +49,7 @@ class Stack:
         device: where the stack lives.
 
     Attributes:
-        fields: which ids of the batch each row-wise table is looked up with.
+        fields: the column of ids that each row-wise table is looked up with.
         tables: (rows, M, d) row-wise embedding tables by parameter name.
         flat: (M, P) all other parameters, one after the other.
         buffers: (M, ...) buffers, and parameters that are not to be trained, by name.
@@ -60,6 +60,7 @@ class Stack:
 
     def __init__(self, module: torch.nn.Module, count: int, example: Batch, device: torch.device) -> None:
         self.fields = row_wise_tables(module, example)
+        self._columns = tuple(example)
         self._skeleton = _skeleton(module, self.fields)
         self.tables: dict[str, torch.Tensor] = {}
         self._shapes: dict[str, torch.Size] = {}
@@ -166,6 +167,7 @@ class Stack:
             dense = {name: near(weight[:2]) for name, weight in self.dense().items()}
             for size, training in ((3, True), (5, True), (3, False)):
                 ids = torch.zeros(size, dtype=torch.int64, device=device)
+                batch = Batch(**dict.fromkeys(self._columns, ids))
                 rows = {
                     name: near(table[:1, :2].transpose(0, 1).repeat(1, size, 1))
                     for name, table in self.tables.items()
@@ -175,7 +177,7 @@ class Stack:
                     torch.manual_seed(size)
                     buffers = {name: buffer[:2].clone() for name, buffer in self.buffers.items()}
                     try:
-                        results.append((way(dense | rows, buffers, Batch(ids, ids), training), buffers))
+                        results.append((way(dense | rows, buffers, batch, training), buffers))
                     except Exception:  # whatever the module says to a dimension that it does not expect
                         return False
                 (mapped, kept), (leading, moved) = results

@@ -11,10 +11,11 @@ import torch
 
 from gploss.compute.on_tensors import LossKernel
 from gploss.compute.program import Program
-from recmodels.data.interactions import Interactions
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
-from recmodels.training.population import Chunk, ChunkTrainer, epoch_order, slices
+from recmodels.training.population import Chunk, ChunkTrainer
+from recmodels.training.problem import Problem, bounds_of
 from recmodels.training.protocol import Protocol
 from recmodels.training.stacked.compiled_optimizer import CompiledOptimizer
 from recmodels.training.stacked.feed import Feed, feeds
@@ -26,7 +27,7 @@ from recmodels.training.trainer import Member, State
 #: Members in one set of tensors: enough to hide torch's overhead, few enough to stay in the caches.
 STACK_SIZE: Final = 32
 
-#: Interactions scored at a time outside of training.
+#: Examples scored at a time outside of training.
 SCORING_BATCH: Final = 1024
 
 _DROPOUT: Final = 2  # purpose of random numbers, beside the seed
@@ -41,94 +42,82 @@ class StackedTrainer(ChunkTrainer):
     pass carries it to the weights. Members that share a seed share initial weights, batches and dropout masks.
 
     Args:
-        model: makes a module for a number of users and items.
+        model: makes a module for the columns of a problem.
         protocol: optimiser, batch size, clipping, patience.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        metrics: names of validation metrics; the first one steers early stopping.
         stack_size: most members in one set of tensors, which bounds memory.
 
     Raises:
         ValueError: the device cannot be used.
-        LookupError: a metric is unknown.
     """
 
     name: ClassVar[str] = "stacked"
 
     def __init__(
-        self,
-        model: ModelFactory,
-        protocol: Protocol,
-        *,
-        device: str = "auto",
-        metrics: Sequence[str] = ("auc",),
-        stack_size: int = STACK_SIZE,
+        self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", stack_size: int = STACK_SIZE
     ) -> None:
         if stack_size < 1:
             raise ValueError("stack_size must be at least 1")
-        super().__init__(model, protocol, device=device, metrics=metrics, largest=stack_size)
+        super().__init__(model, protocol, device=device, largest=stack_size)
         self.stack_size = stack_size
 
-    def _chunk(self, program: Program, members: Sequence[Member], train: Interactions, rules: Rules) -> Chunk:
-        return _Chunk(self, program, members, train, rules)
+    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+        return _Chunk(self, losses, members, problem, rules)
 
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
         parts = []
         for first in range(0, len(states), self.stack_size):
             part = states.take(range(first, min(first + self.stack_size, len(states))))
-            stack = self.new_stack(interactions, seed=0, count=len(part))
+            stack = self.new_stack(rows.schema, seed=0, count=len(part))
             stack.load(part.weights)
-            parts.append(self.score(stack, interactions).cpu().numpy())
+            parts.append(self.score(stack, rows).cpu().numpy())
         return np.concatenate(parts)
 
-    def new_stack(self, train: Interactions, seed: int, count: int) -> Stack:
+    def new_stack(self, schema: Schema, seed: int, count: int) -> Stack:
         """Return `count` copies of the model as the seed initialises it."""
-        module = build_model(self.model, train.n_users, train.n_items, seed)
-        example = Batch(torch.arange(4) % train.n_users, torch.arange(4) % train.n_items)
+        module = build_model(self.model, schema, seed)
+        example = Batch(**{name: torch.arange(4) % size for name, size in schema.items()})
         return Stack(module, count, example, self.device)
 
-    def score(self, stack: Stack, interactions: Interactions) -> torch.Tensor:
+    def score(self, stack: Stack, rows: Rows) -> torch.Tensor:
         """Return scores (M, N) of a stack, dropout off, on the trainer's device."""
-        users = torch.tensor(interactions.users, device=self.device)
-        items = torch.tensor(interactions.items, device=self.device)
+        columns = {name: torch.tensor(ids, device=self.device) for name, ids in rows.features.items()}
         parts = []
         dense = stack.dense()
         with torch.no_grad():
-            for rows_of_batch in slices(len(interactions), SCORING_BATCH):
-                batch = Batch(users[rows_of_batch], items[rows_of_batch])
-                rows = {
-                    name: table.index_select(0, getattr(batch, stack.fields[name])).transpose(0, 1)
+            for own in Batches(rows, bounds_of(len(rows), SCORING_BATCH)).slices:
+                batch = Batch(**{name: ids[own] for name, ids in columns.items()})
+                read = {
+                    name: table.index_select(0, batch[stack.fields[name]]).transpose(0, 1)
                     for name, table in stack.tables.items()
                 }
-                parts.append(stack.scores(batch, rows, dense, training=False))
+                parts.append(stack.scores(batch, read, dense, training=False))
         return torch.cat(parts, dim=1).float()
 
 
 class _Chunk(Chunk):
-    """Members that share seed and past, while they are trained together."""
+    """Members that share seed, past and batches, while they are trained together."""
 
     def __init__(
         self,
         trainer: StackedTrainer,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
+        problem: Problem,
         rules: Rules,
     ) -> None:
-        super().__init__(members, rules)
+        super().__init__(members, problem, rules)
         self.trainer = trainer
-        self.program = program
-        self.train = train
-        self.stack = trainer.new_stack(train, self.seed, len(members))
+        self.losses = losses
+        self.stack = trainer.new_stack(problem.schema, self.seed, len(members))
         self.optimizer = self._new_optimizer()
         self.accumulators = self.optimizer.fresh_state(self.stack.tables | {_DENSE: self.stack.flat})
 
     def _new_optimizer(self) -> Optimizer:
-        rates = torch.tensor([member.learning_rate for member in self.members], dtype=torch.float64)
-        decays = torch.tensor([member.weight_decay for member in self.members], dtype=torch.float64)
-        steps = -(-len(self.train) // self.trainer.protocol.batch_size)
+        rates, decays = self.column("learning_rate"), self.column("weight_decay")
         kind = CompiledOptimizer if self.trainer.device.type == "cpu" else Optimizer
-        return kind(self.trainer.protocol, rates, decays, steps, self.trainer.device)
+        return kind(self.trainer.protocol, rates, decays, self.trainer.device)
 
     def load(self, start: State) -> None:
         """Go on from states of 1 member for all, or of each."""
@@ -144,11 +133,10 @@ class _Chunk(Chunk):
         """Go through the data once; return which members met a non-finite gradient."""
         device = self.trainer.device
         rows = [self.members[position].loss for position in self.alive]
-        losses = LossKernel.of(self.program, rows, device)
-        past = self.before + epoch
-        order = epoch_order(self.seed, past, len(self.train))
-        batches = slices(len(order), self.trainer.protocol.batch_size)
-        seeds = _random_seeds(len(batches), self.seed, _DROPOUT, past)
+        losses = LossKernel.of(self.losses, rows, device)
+        batches = self.batches(epoch)
+        seeds = _random_seeds(len(batches), self.seed, _DROPOUT, self.before + epoch)
+        self.optimizer.begin_epoch(len(batches))
         dense = {name: weight.requires_grad_() for name, weight in self.stack.dense().items()}
         generator = _global_generator(device)  # dropout has no other
         before = generator.get_state()
@@ -158,7 +146,7 @@ class _Chunk(Chunk):
 
         run = _runner(work, generator, device)
         try:
-            for feed, seed in zip(feeds(self.train, order, batches, device), seeds, strict=True):
+            for feed, seed in zip(feeds(batches, device), seeds, strict=True):
                 run(feed, seed)
         finally:
             generator.set_state(before)
@@ -172,9 +160,9 @@ class _Chunk(Chunk):
             for name, table in stack.tables.items()
         }
         scores = stack.scores(feed.batch, rows_read, dense, training=True)
-        pull = losses.pulls(scores, feed.inputs)
+        slopes = losses.pulls(scores, feed.inputs)
         leaves = [*rows_read.values(), *dense.values()]
-        gradients = torch.autograd.grad(scores, leaves, pull, materialize_grads=True)
+        gradients = torch.autograd.grad(scores, leaves, slopes, materialize_grads=True)
         with torch.no_grad():
             for (name, table), gradient in zip(stack.tables.items(), gradients, strict=False):
                 own = self.accumulators.get(name)
@@ -184,8 +172,8 @@ class _Chunk(Chunk):
                 optimizer.step_dense(stack.flat, self.accumulators.get(_DENSE), flat)
         optimizer.end_batch()
 
-    def _score(self, interactions: Interactions) -> torch.Tensor:
-        return self.trainer.score(self.stack, interactions)
+    def _score(self, rows: Rows) -> torch.Tensor:
+        return self.trainer.score(self.stack, rows)
 
     def _drop(self, going_on: Sequence[int]) -> None:
         index = torch.tensor(going_on, dtype=torch.int64, device=self.trainer.device)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gploss.compute.program import Program
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.screening.screening import Reason
@@ -28,13 +29,16 @@ from gploss.searchers.genetic import GeneticSearcher
 from gploss.searchers.random_search import RandomSearcher
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.data.rows import Rows, Schema
 from recmodels.evaluators.alternating import AlternatingEvaluator
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.models.base import Batch
 from recmodels.models.mf import MF
+from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
-from recmodels.training.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
+from recmodels.training.trainer import EpochsDone, Keep, Member, Outcome, State, Trainer, TrainReport
 from rl.searcher import RLSearcher
 from tests.pointwise import run
 
@@ -63,25 +67,23 @@ class CountingTrainer(Trainer):
     def __init__(self, bonus: float = 0.0) -> None:
         self.model = Silent
         self.protocol = PAPER
-        self.metrics = ("auc",)
         self.bonus = bonus
         self.trained = 0
 
     def fit(
         self,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
+        problem: Problem,
         epochs: int,
         *,
         start: State | None = None,
         keep: Keep = "none",
-        progress: Progress | None = None,
+        progress: EpochsDone | None = None,
     ) -> TrainReport:
         self.trained += len(members)
         rows = np.array([member.loss for member in members])
-        _, gradients = run(program, np.array([0.3, -0.2]), np.array([1.0, 0.0]), rows)
+        _, gradients = run(losses, np.array([0.3, -0.2]), np.array([1.0, 0.0]), rows)
         gain = np.clip(0.01 * (gradients[:, 1] - gradients[:, 0]), -0.05, 0.05) + self.bonus
         before = np.full(len(members), 0.5) if start is None else start.weights["auc"].numpy().ravel()
         auc = np.broadcast_to(before, len(members))[:, None] + gain[:, None] * np.arange(1, epochs + 1)
@@ -92,10 +94,10 @@ class CountingTrainer(Trainer):
         seconds = np.full(count, 0.5)
         return TrainReport({"auc": auc}, outcomes, none, np.full(count, epochs), seconds, states)
 
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         raise NotImplementedError
 
-    def describe(self, train: Interactions) -> dict[str, object]:
+    def describe(self, schema: Schema) -> dict[str, JSON]:
         return {"trainer": self.name, "bonus": self.bonus, "device": "none"}
 
 
@@ -109,8 +111,8 @@ def split() -> Split:
     return Split("tiny", part(60), part(20), part(20))
 
 
-def core(split: Split, cache: Cache | None = None) -> LossEvaluator:
-    return LossEvaluator(split, CountingTrainer(), epochs=1, cache=cache)
+def inner(split: Split, cache: Cache | None = None) -> LossEvaluator:
+    return LossEvaluator(PointwiseProblem(split), CountingTrainer(), epochs=1, cache=cache)
 
 
 def losses(*texts: str) -> list[Expression]:
@@ -122,7 +124,7 @@ def offer(evaluator: AlternatingEvaluator, *texts: str) -> list[Evaluation]:
 
 
 def test_best_of_the_round_trains_the_recommender(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=3)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=3)
     assert evaluator.start is None and evaluator.start_value == 0.5
     first, best, worst = offer(evaluator, GOOD, BETTER, BAD)
     assert worst.reward < 0.5 < first.reward < best.reward  # type: ignore[operator]
@@ -134,7 +136,7 @@ def test_best_of_the_round_trains_the_recommender(split: Split) -> None:
 
 
 def test_samples_start_from_the_present_weights_and_are_new_in_each_round(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=2)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=2)
     before = offer(evaluator, GOOD, BETTER)
     evaluator.advance()
     after = offer(evaluator, GOOD, BETTER)
@@ -144,7 +146,7 @@ def test_samples_start_from_the_present_weights_and_are_new_in_each_round(split:
 
 
 def test_round_is_not_over_before_its_samples_are_told(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=3)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=3)
     offer(evaluator, GOOD, BETTER)
     assert evaluator.advance() is None and not evaluator.history
     offer(evaluator, BAD)
@@ -152,18 +154,18 @@ def test_round_is_not_over_before_its_samples_are_told(split: Split) -> None:
 
 
 def test_what_is_filtered_is_not_trained(split: Split) -> None:
-    inner = core(split)
-    evaluator = AlternatingEvaluator(inner, samples_per_round=10)
+    samples = inner(split)
+    evaluator = AlternatingEvaluator(samples, samples_per_round=10)
     first, again, flat, blind = offer(evaluator, GOOD, f"identity({GOOD})", "label", "pred")
     assert again.status is Status.DUPLICATE and again.reward == first.reward
     assert (flat.reason, blind.reason) == ("zero gradient", "no dependence on label")
     (once_more,) = offer(evaluator, GOOD)
     assert once_more.status is Status.DUPLICATE
-    assert inner.trainer.trained == 1  # type: ignore[attr-defined]
+    assert samples.trainer.trained == 1  # type: ignore[attr-defined]
 
 
 def test_fresh_samples_are_tried_before_the_weights_stay(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=2, fresh_samples=3)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=2, fresh_samples=3)
     offer(evaluator, BAD, f"{BAD} * 2")
     assert evaluator.advance() is None, "no loss will do, so fresh ones are wanted"
     offer(evaluator, f"{BAD} * 3")
@@ -174,7 +176,7 @@ def test_fresh_samples_are_tried_before_the_weights_stay(split: Split) -> None:
 
 
 def test_weights_stay_when_nothing_will_do(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=1, fresh_samples=1)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=1, fresh_samples=1)
     offer(evaluator, GOOD)
     evaluator.advance()
     kept, value = evaluator.start, evaluator.start_value
@@ -190,7 +192,7 @@ def test_weights_stay_when_nothing_will_do(split: Split) -> None:
 
 def test_a_step_that_falls_below_the_start_is_not_taken(split: Split) -> None:
     evaluator = AlternatingEvaluator(
-        core(split), step_trainer=CountingTrainer(bonus=-0.004), samples_per_round=1, fresh_samples=5
+        inner(split), step_trainer=CountingTrainer(bonus=-0.004), samples_per_round=1, fresh_samples=5
     )
     (small,) = offer(evaluator, GOOD)
     assert 0.5 < small.reward < 0.504  # type: ignore[operator]
@@ -200,7 +202,7 @@ def test_a_step_that_falls_below_the_start_is_not_taken(split: Split) -> None:
 
 
 def test_ends_with_its_rounds(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=40, rounds=3)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=40, rounds=3)
     searcher = RandomSearcher(Grammar.standard(), evaluator)
     result = searcher.run(Budget(candidates=1000), progress=False)
     assert result.stopped == "budget" and len(evaluator.history) == 3
@@ -208,7 +210,7 @@ def test_ends_with_its_rounds(split: Split) -> None:
 
 
 def test_reward_filter_begins_each_round_at_its_start(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=20, rounds=2)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=20, rounds=2)
     reward_filter = BaselineFilter(start=evaluator.start_value)
     searcher = RLSearcher(Grammar.standard(), evaluator, reward_filter=reward_filter, proposals_at_once=10)
     searcher.run(Budget(candidates=1000), progress=False)
@@ -217,7 +219,7 @@ def test_reward_filter_begins_each_round_at_its_start(split: Split) -> None:
 
 
 def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Split) -> None:
-    evaluator = AlternatingEvaluator(core(split), samples_per_round=40, rounds=1)
+    evaluator = AlternatingEvaluator(inner(split), samples_per_round=40, rounds=1)
     searcher = GeneticSearcher(Grammar.standard(), evaluator, population_size=8, proposals_at_once=20)
     searcher.run(Budget(candidates=1000), progress=False)
     assert evaluator.start_value > 0.5
@@ -233,7 +235,7 @@ def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Sp
 
 
 def searcher_of(kind: str, split: Split, cache: Cache | None = None) -> AskTellSearcher:
-    evaluator = AlternatingEvaluator(core(split, cache), samples_per_round=20, fresh_samples=20, rounds=4)
+    evaluator = AlternatingEvaluator(inner(split, cache), samples_per_round=20, fresh_samples=20, rounds=4)
     grammar = Grammar.paper()
     if kind == "genetic":
         return GeneticSearcher(grammar, evaluator, proposals_at_once=10, population_size=6)
@@ -300,7 +302,9 @@ def test_works_with_a_real_trainer(protocol: object, split: Split) -> None:
 
     def evaluator() -> AlternatingEvaluator:
         trainer = StackedTrainer(MF, chosen, device="cpu")
-        return AlternatingEvaluator(LossEvaluator(split, trainer, epochs=1), samples_per_round=2, fresh_samples=0)
+        return AlternatingEvaluator(
+            LossEvaluator(PointwiseProblem(split), trainer, epochs=1), samples_per_round=2, fresh_samples=0
+        )
 
     one = evaluator()
     batch = [LOSSES["bce"].expression, LOSSES["mse"].expression]
@@ -311,21 +315,23 @@ def test_works_with_a_real_trainer(protocol: object, split: Split) -> None:
     assert one.evaluate(batch, {}, 2)[0].metrics == two.evaluate(batch, {}, 2)[0].metrics
     assert one.advance() == two.advance()
     if one.start is not None:
-        warm = LossEvaluator(split, StackedTrainer(MF, chosen, device="cpu"), epochs=1, start=one.start)
+        warm = LossEvaluator(
+            PointwiseProblem(split), StackedTrainer(MF, chosen, device="cpu"), epochs=1, start=one.start
+        )
         assert AlternatingEvaluator(warm).start_value == pytest.approx(one.start_value)
 
 
 @pytest.mark.parametrize("options", [{"samples_per_round": 0}, {"fresh_samples": -1}, {"rounds": 0}])
 def test_refuses_senseless_numbers(options: dict[str, int], split: Split) -> None:
     with pytest.raises(ValueError, match="at least"):
-        AlternatingEvaluator(core(split), **options)  # type: ignore[arg-type]
+        AlternatingEvaluator(inner(split), **options)  # type: ignore[arg-type]
 
 
 def test_evaluator_without_parts_of_its_filter(split: Split) -> None:
     texts = (GOOD, f"identity({GOOD})", "label", "pred")
 
     def statuses(**options: object) -> list[Status]:
-        evaluator = LossEvaluator(split, CountingTrainer(), epochs=1, **options)  # type: ignore[arg-type]
+        evaluator = LossEvaluator(PointwiseProblem(split), CountingTrainer(), epochs=1, **options)  # type: ignore[arg-type]
         return [one.status for one in evaluator.evaluate(losses(*texts), {}, 4)]
 
     trained, duplicate, rejected = Status.TRAINED, Status.DUPLICATE, Status.REJECTED
@@ -338,5 +344,5 @@ def test_evaluator_without_parts_of_its_filter(split: Split) -> None:
 
 
 def test_limit_holds_where_duplicates_are_not_recognised(split: Split) -> None:
-    evaluator = LossEvaluator(split, CountingTrainer(), epochs=1, recognise_duplicates=False)
+    evaluator = LossEvaluator(PointwiseProblem(split), CountingTrainer(), epochs=1, recognise_duplicates=False)
     assert len(evaluator.evaluate(losses(GOOD, GOOD, "label", GOOD), {}, 2)) == 3

@@ -18,21 +18,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gploss.compute.program import Program
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.screening.screening import screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import Evaluation, Status
 from gploss.searchers.random_search import RandomSearcher
+from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.data.rows import Rows, Schema
 from recmodels.evaluators import evaluator as module
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
+from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
-from recmodels.training.trainer import Keep, Member, Outcome, Progress, State, Trainer, TrainReport
-from tests.recmodels.training.trainer_contract import SPLIT, small_split
+from recmodels.training.trainer import EpochsDone, Keep, Member, Outcome, State, Trainer, TrainReport
+from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT, small_split
 
 MSE = Expression.parse("square(label - pred)")
 MSE_TWICE = Expression.parse("add(square(label - pred), square(label - pred))")  # the same, scale-free
@@ -50,24 +55,22 @@ class FormulaTrainer(Trainer):
 
     name: ClassVar[str] = "formula"
 
-    def __init__(self, protocol: Protocol = STANDARD, metrics: tuple[str, ...] = ("auc",)) -> None:
+    def __init__(self, protocol: Protocol = STANDARD) -> None:
         self.protocol = protocol
-        self.metrics = metrics
         self.calls: list[list[str]] = []
 
     def fit(
         self,
-        program: Program,
+        losses: Program,
         members: Sequence[Member],
-        train: Interactions,
-        validation: Interactions,
+        problem: Problem,
         epochs: int,
         *,
         start: State | None = None,
         keep: Keep = "none",
-        progress: Progress | None = None,
+        progress: EpochsDone | None = None,
     ) -> TrainReport:
-        texts = [str(program.expressions[member.loss]) for member in members]
+        texts = [str(losses.expressions[member.loss]) for member in members]
         self.calls.append(texts)
         numbers = [int(blake2b(text.encode(), digest_size=4).hexdigest(), 16) for text in texts]
         values = np.array([[(number % 1000 + e) / 2000 for e in range(epochs)] for number in numbers])
@@ -85,22 +88,24 @@ class FormulaTrainer(Trainer):
             f"non-finite in epoch {s}" if o is Outcome.DIVERGED else None
             for o, s in zip(outcomes, stopped, strict=True)
         ]
-        return TrainReport(dict.fromkeys(self.metrics, values), outcomes, reasons, stopped, np.ones(len(members)))
+        return TrainReport(
+            dict.fromkeys(problem.metrics, values), outcomes, reasons, stopped, np.ones(len(members))
+        )
 
-    def predict(self, states: State, interactions: Interactions) -> npt.NDArray[np.float32]:
+    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         raise AssertionError("a search predicts nothing")
 
-    def describe(self, train: Interactions) -> dict[str, object]:
+    def describe(self, schema: Schema) -> dict[str, JSON]:
         return {"trainer": self.name, "protocol": self.protocol.describe()}
 
 
 def fake(**options: Any) -> LossEvaluator:
-    return LossEvaluator(SPLIT, FormulaTrainer(options.pop("protocol", STANDARD)), **options)
+    return LossEvaluator(PROBLEM, FormulaTrainer(options.pop("protocol", STANDARD)), **options)
 
 
 def real(split: Split = SPLIT, protocol: Protocol = STANDARD, **options: Any) -> LossEvaluator:
     model = functools.partial(MF, embedding_size=8, initialization=protocol.initialization)
-    return LossEvaluator(split, StackedTrainer(model, protocol, device="cpu"), **options)
+    return LossEvaluator(PointwiseProblem(split), StackedTrainer(model, protocol, device="cpu"), **options)
 
 
 def plain(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
@@ -139,7 +144,7 @@ def test_each_status() -> None:
 
 
 def test_a_loss_that_diverges() -> None:
-    evaluator = real(epochs=2, learning_rate=1e38)
+    evaluator = real(epochs=2, settings={"learning_rate": 1e38})
     (found,) = evaluator.evaluate([HINGE], {}, 1)
     assert found.status is Status.DIVERGED and found.charged
     assert found.reward is None and "epoch 1" in str(found.reason)
@@ -171,12 +176,17 @@ def test_seen_before_is_a_duplicate_of_what_was_seen() -> None:
 
 def test_the_reward_is_the_best_value_in_the_metrics_direction() -> None:
     model = functools.partial(MF, embedding_size=8)
-    trainer = StackedTrainer(model, STANDARD, device="cpu", metrics=("logloss", "auc"))
-    evaluator = LossEvaluator(SPLIT, trainer, epochs=3)
+    trainer = StackedTrainer(model, STANDARD, device="cpu")
+    evaluator = LossEvaluator(PointwiseProblem(SPLIT, ("logloss", "auc")), trainer, epochs=3)
     (found,) = evaluator.evaluate([BCE], {}, 1)
     assert evaluator.metric == "logloss" and not evaluator.higher_is_better
     assert found.reward == min(found.metrics["logloss"])
     assert found.metrics.keys() == {"logloss", "auc"}
+
+
+def test_a_split_is_no_problem() -> None:
+    with pytest.raises(TypeError, match=r"give a problem, such as PointwiseProblem\(split\), not a Split"):
+        LossEvaluator(SPLIT, FormulaTrainer())  # type: ignore[arg-type]
 
 
 def test_epochs_are_checked() -> None:
@@ -194,7 +204,7 @@ def one_by_one(
     known, found, charged = dict(seen), [], 0
     scale_free = evaluator.trainer.protocol.scale_free
     for expression in expressions:
-        screening = screen([expression], scale_free=scale_free, check_direction=evaluator.check_direction)
+        screening = screen([expression], scale_free=scale_free, check_direction=evaluator.sieve.check_direction)
         reason, fingerprint = screening.texts[0], screening.fingerprints[0]
         if reason is not None:
             found.append(Evaluation(expression, Status.REJECTED, reason=reason))
@@ -250,7 +260,7 @@ def test_a_prefix_is_what_a_plain_loop_gives(
 
 def test_nothing_is_trained_beyond_the_limit_or_twice() -> None:
     trainer = FormulaTrainer()
-    evaluator = LossEvaluator(SPLIT, trainer)
+    evaluator = LossEvaluator(PROBLEM, trainer)
     found = evaluator.evaluate([MSE, NO_LABEL, MSE_TWICE, BCE, MSE, HINGE, MSE], {}, 2)
     assert len(found) == 5
     assert trainer.calls == [[str(MSE.canonical()), str(BCE.canonical())]]
@@ -313,10 +323,10 @@ def test_entries_of_more_epochs_serve_fewer(reuse: Any) -> None:
     trainer = FormulaTrainer()
     expressions = [expression for expression in POOL if screen([expression]).reasons[0] is None]
     with Cache(":memory:") as cache:
-        LossEvaluator(SPLIT, trainer, epochs=6, cache=cache).evaluate(expressions, {}, 99)
+        LossEvaluator(PROBLEM, trainer, epochs=6, cache=cache).evaluate(expressions, {}, 99)
         trainer.calls.clear()
         for epochs in range(1, 7):
-            served = LossEvaluator(SPLIT, trainer, epochs=epochs, cache=cache, reuse=reuse).evaluate(
+            served = LossEvaluator(PROBLEM, trainer, epochs=epochs, cache=cache, reuse=reuse).evaluate(
                 expressions, {}, 99
             )
             assert trainer.calls == []
@@ -330,7 +340,7 @@ def test_more_epochs_are_trained_anew_unless_the_run_ended_by_itself() -> None:
     trainer = FormulaTrainer()
     expressions = [expression for expression in POOL if screen([expression]).reasons[0] is None]
     with Cache(":memory:") as cache:
-        first = LossEvaluator(SPLIT, trainer, epochs=2, cache=cache).evaluate(expressions, {}, 99)
+        first = LossEvaluator(PROBLEM, trainer, epochs=2, cache=cache).evaluate(expressions, {}, 99)
         ended = {
             str(e.expression.canonical())
             for e in first
@@ -338,7 +348,7 @@ def test_more_epochs_are_trained_anew_unless_the_run_ended_by_itself() -> None:
         }
         charged = {str(e.expression.canonical()) for e in first if e.charged}
         trainer.calls.clear()
-        longer = LossEvaluator(SPLIT, trainer, epochs=5, cache=cache).evaluate(expressions, {}, 99)
+        longer = LossEvaluator(PROBLEM, trainer, epochs=5, cache=cache).evaluate(expressions, {}, 99)
     assert ended and set(trainer.calls[0]) == charged - ended
     assert plain(longer) == plain(fake(epochs=5).evaluate(expressions, {}, 99))
 
@@ -363,13 +373,25 @@ def _other_validation() -> Split:
     return Split(SPLIT.name, SPLIT.train, SPLIT.test, SPLIT.test)
 
 
-def _with_model(model: Any, **options: Any) -> LossEvaluator:
-    return LossEvaluator(SPLIT, StackedTrainer(model, STANDARD, device="cpu", **options))
+def _with_model(model: Any, problem: Problem = PROBLEM) -> LossEvaluator:
+    return LossEvaluator(problem, StackedTrainer(model, STANDARD, device="cpu"))
+
+
+def _with_more_ids() -> Split:
+    def more(part: Interactions) -> Interactions:
+        return Interactions(part.users, part.items, part.labels, part.n_users + 1, part.n_items + 1)
+
+    return Split(SPLIT.name, *(more(part) for part in SPLIT.parts().values()))
+
+
+class RenamedProblem(PointwiseProblem):
+    """The same, in a user's own file."""
 
 
 def _with_protocol(**change: Any) -> LossEvaluator:
-    # rate and decay of the candidates are given, so that the protocol's own are the only difference
-    return real(protocol=dataclasses.replace(STANDARD, **change), learning_rate=0.1, weight_decay=2e-4)
+    # the candidates' settings are given, so that the protocol's own are the only difference
+    own = {"learning_rate": 0.1, "weight_decay": 2e-4, "batch_size": 512}
+    return real(protocol=dataclasses.replace(STANDARD, **change), settings=own)
 
 
 class RenamedTrainer(StackedTrainer):
@@ -393,7 +415,7 @@ def _scaled(n_users: int, n_items: int) -> torch.nn.Module:
 def _start(epochs: int) -> State:
     trainer = StackedTrainer(small, STANDARD, device="cpu")
     program = screen([MSE]).program
-    report = trainer.fit(program, [Member(0, 0, 0.1, 0.0)], SPLIT.train, SPLIT.validation, epochs, keep="last")
+    report = trainer.fit(program, [Member(0, 0)], PROBLEM, epochs, keep="last")
     assert report.states is not None
     return report.states
 
@@ -404,11 +426,15 @@ KEYS: dict[str, Callable[[], LossEvaluator]] = {
     "train": lambda: real(_other_train()),
     "validation": lambda: real(_other_validation()),
     "seed": lambda: real(seed=1),
-    "learning rate": lambda: real(learning_rate=0.2),
-    "weight decay": lambda: real(weight_decay=1e-3),
-    "metrics": lambda: _with_model(small, metrics=("auc", "rmse")),
-    "first metric": lambda: _with_model(small, metrics=("rmse", "auc")),
-    "trainer": lambda: LossEvaluator(SPLIT, RenamedTrainer(small, STANDARD, device="cpu")),
+    "learning rate": lambda: real(settings={"learning_rate": 0.2}),
+    "weight decay": lambda: real(settings={"weight_decay": 1e-3}),
+    "members' batch size": lambda: real(settings={"batch_size": 256}),
+    "metrics": lambda: _with_model(small, PointwiseProblem(SPLIT, ("auc", "rmse"))),
+    "first metric": lambda: _with_model(small, PointwiseProblem(SPLIT, ("rmse", "auc"))),
+    "columns": lambda: real(_with_more_ids()),
+    "task": lambda: _with_model(small, PointwiseProblem(SPLIT, task=dataclasses.replace(POINTWISE, name="mine"))),
+    "source": lambda: _with_model(small, RenamedProblem(SPLIT)),
+    "trainer": lambda: LossEvaluator(PROBLEM, RenamedTrainer(small, STANDARD, device="cpu")),
     "model class": lambda: _with_model(functools.partial(OtherMF, embedding_size=8, initialization="standard")),
     "model arguments": lambda: _with_model(functools.partial(MF, embedding_size=9, initialization="standard")),
     "model without arguments": lambda: _with_model(lambda *sizes: MF(sizes[0], sizes[1], 8)),
@@ -483,7 +509,7 @@ def test_what_training_does_not_see_leaves_the_key_alone() -> None:
     assert real(check_direction=True).key == base
     assert real(reuse="fingerprint").key == base
     chunked = StackedTrainer(small, STANDARD, device="cpu", stack_size=3)
-    assert LossEvaluator(SPLIT, chunked).key == base
+    assert LossEvaluator(PROBLEM, chunked).key == base
 
 
 def test_settings_that_do_not_change_the_key_are_recorded_nevertheless() -> None:
@@ -539,7 +565,7 @@ class FailingTrainer(StackedTrainer):
 def searcher(fits_left: int | None = None, cache: Cache | None = None) -> RandomSearcher:
     trainer = FailingTrainer(small, STANDARD, device="cpu")
     trainer.fits_left = fits_left
-    evaluator = LossEvaluator(SPLIT, trainer, epochs=1, cache=cache)
+    evaluator = LossEvaluator(PROBLEM, trainer, epochs=1, cache=cache)
     return RandomSearcher(Grammar.standard(), evaluator, seed=3, proposals_at_once=8)
 
 

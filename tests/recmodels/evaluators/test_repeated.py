@@ -14,6 +14,7 @@ from gploss.language.grammar import Grammar
 from gploss.search.evaluation import Status
 from gploss.searchers.genetic import GeneticSearcher
 from recmodels.data.interactions import DataError
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.data.splits import repeated_splits, rolling_splits
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.evaluators.repeated import RepeatedEvaluator
@@ -21,24 +22,24 @@ from recmodels.models.mf import MF
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
 from tests.recmodels.evaluators.test_evaluator import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
-from tests.recmodels.training.trainer_contract import SPLIT
+from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT
 
 
-def cores(count: int = 3, **options: Any) -> list[LossEvaluator]:
+def evaluators(count: int = 3, **options: Any) -> list[LossEvaluator]:
     trainer = StackedTrainer(functools.partial(MF, embedding_size=4), STANDARD, device="cpu")
     splits = repeated_splits(SPLIT, count, seed=0)
     return [
-        LossEvaluator(part, trainer, **{"epochs": 2, "seed": training_seed(0, k), **options})
+        LossEvaluator(PointwiseProblem(part), trainer, **{"epochs": 2, "seed": training_seed(0, k), **options})
         for k, part in enumerate(splits)
     ]
 
 
 def test_rewards_are_those_of_the_mean_curve() -> None:
-    own = cores()
+    own = evaluators()
     found = RepeatedEvaluator(own).evaluate([MSE, NO_LABEL, BCE], {}, 5)
     assert [one.status for one in found] == [Status.TRAINED, Status.REJECTED, Status.TRAINED]
     for k, loss in ((0, MSE), (2, BCE)):
-        curves = [core.evaluate([loss], {}, 1)[0].metrics["auc"] for core in own]
+        curves = [one.evaluate([loss], {}, 1)[0].metrics["auc"] for one in own]
         assert len({tuple(curve) for curve in curves}) == 3
         np.testing.assert_allclose(found[k].metrics["auc"], np.mean(curves, axis=0))
         assert found[k].reward == max(found[k].metrics["auc"])
@@ -46,7 +47,7 @@ def test_rewards_are_those_of_the_mean_curve() -> None:
 
 
 def test_duplicates_get_the_mean_too() -> None:
-    evaluator = RepeatedEvaluator(cores())
+    evaluator = RepeatedEvaluator(evaluators())
     first, twice = evaluator.evaluate([MSE, MSE_TWICE], {}, 5)
     assert twice.status is Status.DUPLICATE and twice.reward == first.reward and twice.metrics == first.metrics
     assert first.fingerprint is not None
@@ -55,7 +56,7 @@ def test_duplicates_get_the_mean_too() -> None:
 
 
 def test_a_loss_that_diverges_everywhere_has_diverged() -> None:
-    plans = [LossEvaluator(SPLIT, FormulaTrainer(), epochs=8) for _ in range(2)]
+    plans = [LossEvaluator(PROBLEM, FormulaTrainer(), epochs=8) for _ in range(2)]
     losses = [Expression.parse(f"square(label - {k} * pred)") for k in range(2, 40)]
     alone = plans[0].evaluate(losses, {}, 100)
     together = RepeatedEvaluator(plans).evaluate(losses, {}, 100)
@@ -65,15 +66,15 @@ def test_a_loss_that_diverges_everywhere_has_diverged() -> None:
 
 
 def test_one_bad_run_of_several_is_enough() -> None:
-    good, bad = cores(2)
-    bad.learning_rate = 1e30
+    good, bad = evaluators(2)
+    bad.settings["learning_rate"] = 1e30
     (found,) = RepeatedEvaluator([good, bad]).evaluate([HINGE], {}, 1)
     assert found.status is Status.DIVERGED and found.reason is not None and found.candidate_epochs == 4
 
 
 def test_a_search_can_be_resumed_and_repeats(tmp_path: Any) -> None:
     def run(budget: int, checkpoint: Any) -> list[str]:
-        searcher = GeneticSearcher(Grammar.standard(), RepeatedEvaluator(cores(2)), seed=1, population_size=6)
+        searcher = GeneticSearcher(Grammar.standard(), RepeatedEvaluator(evaluators(2)), seed=1, population_size=6)
         result = searcher.run(budget, checkpoint=checkpoint, progress=False)
         return [f"{one.expression} {one.status} {one.reward}" for one in result.records]
 
@@ -86,7 +87,7 @@ def test_what_has_no_mean_is_refused() -> None:
     with pytest.raises(ValueError, match="no evaluator"):
         RepeatedEvaluator([])
     with pytest.raises(ValueError, match="different metrics or epochs"):
-        RepeatedEvaluator([*cores(1), *cores(1, epochs=3)])
+        RepeatedEvaluator([*evaluators(1), *evaluators(1, epochs=3)])
 
 
 # The splits.

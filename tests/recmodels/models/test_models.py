@@ -8,19 +8,21 @@ import pytest
 import torch
 
 from gploss.registry import discover
+from recmodels.data.rows import Schema
 from recmodels.models.base import MODELS, Batch, build_model
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 
 discover("recmodels.models")
 
+SCHEMA = Schema({"user": 7, "item": 9})
 BATCH = Batch(torch.tensor([0, 3, 3, 1, 6]), torch.tensor([4, 0, 4, 2, 8]))
 
 
 @pytest.mark.parametrize("name", MODELS.names())
 class TestEveryModel:
     def make(self, name: str, seed: int = 0) -> torch.nn.Module:
-        return build_model(MODELS[name], 7, 9, seed)
+        return build_model(MODELS[name], SCHEMA, seed)
 
     def test_it_maps_a_batch_to_scores(self, name: str) -> None:
         model = self.make(name)
@@ -41,7 +43,7 @@ class TestEveryModel:
 
     def test_scores_depend_on_user_and_item(self, name: str) -> None:
         model = build_model(
-            lambda n_users, n_items: MODELS[name](n_users, n_items, initialization="paper"), 7, 9, 0
+            lambda n_users, n_items: MODELS[name](n_users, n_items, initialization="paper"), SCHEMA, 0
         )
         everywhere = Batch(torch.arange(7).repeat_interleave(9), torch.arange(9).repeat(7))
         table = model.eval()(everywhere).view(7, 9)
@@ -50,7 +52,8 @@ class TestEveryModel:
     def test_the_initializations(self, name: str) -> None:
         for initialization, spread in (("standard", 0.05), ("paper", 1.0)):
             options: dict[str, Any] = {"initialization": initialization}
-            model = build_model(lambda *sizes, o=options: MODELS[name](*sizes, **o), 300, 400, 0)
+            large = Schema({"user": 300, "item": 400})
+            model = build_model(lambda *sizes, o=options: MODELS[name](*sizes, **o), large, 0)
             for table in (model.user_embedding, model.item_embedding):
                 assert isinstance(table, torch.nn.Embedding)
                 assert table.embedding_dim == 64

@@ -7,18 +7,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recmodels.data.interactions import Interactions
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.training.epoch_index import EpochIndex, Side
-from recmodels.training.population import epoch_order, slices
+from recmodels.training.problem import bounds_of
 from recmodels.training.stacked.feed import feeds, on_device
 
 epochs = st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 
 
-def make(count: int, n_users: int, n_items: int, seed: int) -> Interactions:
+def make(shape: tuple[int, int, int, int, int]) -> Batches:
+    """An epoch with a third column, which no trainer of users and items knows."""
+    count, size, n_users, n_items, seed = shape
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count).astype(np.float32)
-    return Interactions(rng.integers(0, n_users, count), rng.integers(0, n_items, count), labels, n_users, n_items)
+    schema = Schema({"user": n_users, "item": n_items, "place": 3})
+    ids = {name: rng.integers(0, n, count) for name, n in schema.items()}
+    inputs = {"label": rng.integers(0, 2, count), "other": rng.random(count)}
+    return Batches(Rows(schema, ids, inputs, weights=rng.random(count)), bounds_of(count, size))
 
 
 def check_side(side: Side, ids: list[int], n_rows: int, batches: list[slice]) -> None:
@@ -45,33 +49,34 @@ def check_side(side: Side, ids: list[int], n_rows: int, batches: list[slice]) ->
 @settings(max_examples=60, deadline=None)
 @given(epochs)
 def test_every_sample_finds_its_row_and_every_row_its_samples(shape: tuple[int, int, int, int, int]) -> None:
-    count, size, n_users, n_items, seed = shape
-    data, batches = make(count, n_users, n_items, seed), slices(count, size)
-    order = epoch_order(seed, 0, count)
-    users, items, labels = (torch.tensor(array) for array in (data.users, data.items, data.labels))
-    bounds = [0, *(batch.stop for batch in batches)]
-    index = EpochIndex.of(users, items, labels, n_users, n_items, torch.tensor(order), bounds)
-    check_side(index.user, data.users[order].tolist(), n_users, batches)
-    check_side(index.item, data.items[order].tolist(), n_items, batches)
-    assert index.labels.tolist() == data.labels[order].tolist()
+    batches = make(shape)
+    rows = batches.rows
+    index = EpochIndex.of(batches, torch.device("cpu"))
+    assert index.samples == len(rows)
+    for name, size in rows.schema.items():
+        check_side(index.sides[name], rows.features[name].tolist(), size, batches.slices)
+        assert index.ids[name].tolist() == rows.features[name].tolist()
+    assert {name: column.tolist() for name, column in index.inputs.items()} == {
+        name: column.tolist() for name, column in rows.inputs.items()
+    }
     planes = index.planes()
-    assert planes[0].tolist() == data.users[order].tolist()
+    assert planes[0].tolist() == rows.features["user"].tolist()
     partners = planes[9].tolist()  # of the users' samples: the items, sorted as the users are
-    assert partners == index.items[index.user.order].tolist()
+    assert partners == index.ids["item"][index.sides["user"].order].tolist()
 
 
 @settings(max_examples=30, deadline=None)
 @given(epochs)
 def test_batches_from_the_index_are_those_of_the_plain_reading(shape: tuple[int, int, int, int, int]) -> None:
-    count, size, n_users, n_items, seed = shape
-    data, batches = make(count, n_users, n_items, seed), slices(count, size)
-    order, device = epoch_order(seed, 0, count), torch.device("cpu")
-    plain = list(feeds(data, order, batches, device))
-    indexed = list(on_device(data, order, batches, device))
+    batches = make(shape)
+    device = torch.device("cpu")
+    plain = list(feeds(batches, device))
+    indexed = list(on_device(batches, device))
     assert len(plain) == len(indexed) == len(batches)
     for one, other in zip(plain, indexed, strict=True):
-        assert torch.equal(one.batch.user, other.batch.user) and torch.equal(one.batch.item, other.batch.item)
-        assert torch.equal(one.labels, other.labels)
+        for mine, its in ((one.batch, other.batch), (one.inputs, other.inputs)):
+            assert list(mine) == list(its) and all(torch.equal(mine[name], its[name]) for name in mine)
+        assert one.weights is not None and other.weights is not None and torch.equal(one.weights, other.weights)
         for field, places in one.places.items():
             there = other.places[field]
             assert torch.equal(there.distinct[there.inverse], places.ids)

@@ -21,14 +21,15 @@ from gploss.compute.cpu import load_kernels
 from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.interactions import Interactions
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.fused import trainer as fused
-from recmodels.training.fused.orders import Orders, batch_bounds
+from recmodels.training.fused.orders import Orders, lay_out
 from recmodels.training.fused.trainer import FusedTrainer, can_train
 from recmodels.training.fused.workspace import aligned
+from recmodels.training.problem import bounds_of
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, TrainReport
@@ -48,12 +49,15 @@ from tests.recmodels.training.trainer_contract import (
     ALL,
     LOSSES,
     PAPER_LONG,
+    PROBLEM,
     PROTOCOLS,
+    SCHEMA,
     SPLIT,
     STANDARD_LONG,
     TrainerContract,
     assert_same,
     batches_of,
+    member,
     members_of,
     mf_for,
     program_of,
@@ -69,17 +73,16 @@ class TestFusedTrainer(TrainerContract):
         protocol: Protocol,
         *,
         model: ModelFactory | None = None,
-        metrics: Sequence[str] = ("auc",),
         group: int | None = None,
     ) -> FusedTrainer:
-        return FusedTrainer(model or MF, protocol, metrics=metrics, n_jobs=group)
+        return FusedTrainer(model or MF, protocol, n_jobs=group)
 
 
 def fit(
     protocol: Protocol, members: Sequence[Member], *, n_jobs: int = 1, epochs: int = 2, **options: Any
 ) -> TrainReport:
     trainer = FusedTrainer(mf_for(protocol), protocol, n_jobs=n_jobs)
-    return trainer.fit(program_of(ALL, protocol), members, SPLIT.train, SPLIT.validation, epochs, **options)
+    return trainer.fit(program_of(ALL, protocol), members, PROBLEM, epochs, **options)
 
 
 # Agreement with the stacked trainer.
@@ -89,7 +92,7 @@ def fit(
 def test_it_agrees_with_the_stacked_trainer_and_takes_its_states(protocol: Protocol) -> None:
     members = members_of(5, protocol, seeds=2)
     program = program_of(ALL, protocol)
-    arguments = (program, members, SPLIT.train, SPLIT.validation)
+    arguments = (program, members, PROBLEM)
     stacked = StackedTrainer(mf_for(protocol), protocol, device="cpu")
     trainer = FusedTrainer(mf_for(protocol), protocol)
     first = trainer.fit(*arguments, 1, keep="last")
@@ -106,7 +109,7 @@ def test_it_agrees_with_the_stacked_trainer_and_takes_its_states(protocol: Proto
         assert mine.states.optimizer.keys() == other.states.optimizer.keys()
         for name, accumulator in other.states.optimizer.items():
             torch.testing.assert_close(mine.states.optimizer[name], accumulator, rtol=1e-3, atol=1e-8)
-    test = SPLIT.test
+    test = PROBLEM.rows("test")
     np.testing.assert_allclose(
         trainer.predict(first.states, test), stacked.predict(first.states, test), rtol=1e-5, atol=1e-5
     )
@@ -115,7 +118,7 @@ def test_it_agrees_with_the_stacked_trainer_and_takes_its_states(protocol: Proto
 @pytest.mark.parametrize("size", [1, 16, 20])
 def test_vectors_of_any_length_are_trained(size: int) -> None:
     model = functools.partial(MF, embedding_size=size)
-    arguments = (program_of(ALL, STANDARD), members_of(3, STANDARD), SPLIT.train, SPLIT.validation, 2)
+    arguments = (program_of(ALL, STANDARD), members_of(3, STANDARD), PROBLEM, 2)
     mine = FusedTrainer(model, STANDARD_LONG).fit(*arguments, keep="last")
     other = StackedTrainer(model, STANDARD_LONG, device="cpu").fit(*arguments, keep="last")
     assert mine.states is not None and other.states is not None
@@ -129,11 +132,12 @@ def test_vectors_of_any_length_are_trained(size: int) -> None:
 def adam_reference(loss: str, multiplier: float, member: Member, epochs: int) -> dict[str, torch.Tensor]:
     """Plain loops in float64; each row counts its own steps."""
     train = SPLIT.train
-    module = build_model(mf_for(ADAM), train.n_users, train.n_items, member.seed)
+    module = build_model(mf_for(ADAM), SCHEMA, member.seed)
     weights = {name: weight.detach().double() for name, weight in module.named_parameters()}
     first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     steps = {name: torch.zeros(weight.shape[:1]).double() for name, weight in weights.items()}
+    rate, decay = member.settings["learning_rate"], member.settings["weight_decay"]
     for epoch in range(epochs):
         for rows in batches_of(member.seed, epoch, len(train), ADAM.batch_size):
             users, items = torch.tensor(train.users[rows]), torch.tensor(train.items[rows])
@@ -144,21 +148,21 @@ def adam_reference(loss: str, multiplier: float, member: Member, epochs: int) ->
             gradients = torch.autograd.grad(multiplier * values.mean(), list(leaves.values()))
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                 touched = {"user": users.unique(), "item": items.unique()}.get(name[:4], ...)
-                own = gradient[touched] + member.weight_decay * weight[touched]
+                own = gradient[touched] + decay * weight[touched]
                 steps[name][touched] += 1
                 t = steps[name][touched].reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else steps[name]
                 first[name][touched] = 0.9 * first[name][touched] + 0.1 * own
                 second[name][touched] = 0.999 * second[name][touched] + 0.001 * own**2
                 root = (second[name][touched] / (1 - 0.999**t)).sqrt()
-                weight[touched] -= member.learning_rate * (first[name][touched] / (1 - 0.9**t)) / (root + 1e-8)
+                weight[touched] -= rate * (first[name][touched] / (1 - 0.9**t)) / (root + 1e-8)
     return weights
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_adam_equals_a_plain_float64_loop(loss: str) -> None:
-    member = Member(ALL.index(loss), 3, ADAM.learning_rate, ADAM.weight_decay)
-    report = fit(ADAM, [member], keep="last")
-    expected = adam_reference(loss, float(program_of(ALL, ADAM).multipliers[member.loss]), member, epochs=2)
+    own = member(ALL.index(loss), 3, ADAM.learning_rate, ADAM.weight_decay)
+    report = fit(ADAM, [own], keep="last")
+    expected = adam_reference(loss, float(program_of(ALL, ADAM).multipliers[own.loss]), own, epochs=2)
     assert report.states is not None
     for name, weight in expected.items():
         found = report.states.weights[name][0].double()
@@ -179,7 +183,7 @@ def test_adam_goes_on_where_it_stopped() -> None:
 def test_adam_is_not_for_the_stacked_trainer() -> None:
     trainer = StackedTrainer(mf_for(ADAM), ADAM, device="cpu")
     with pytest.raises(ValueError, match="fused"):
-        trainer.fit(program_of(ALL, ADAM), members_of(1, ADAM), SPLIT.train, SPLIT.validation, 1)
+        trainer.fit(program_of(ALL, ADAM), members_of(1, ADAM), PROBLEM, 1)
 
 
 # Members do not see each other.
@@ -188,7 +192,7 @@ def test_adam_is_not_for_the_stacked_trainer() -> None:
 @pytest.mark.parametrize("protocol", [STANDARD, PAPER, ADAM], ids=lambda protocol: protocol.name)
 def test_threads_and_neighbours_cannot_be_seen(protocol: Protocol) -> None:
     members = members_of(12, protocol, seeds=3)
-    members[4] = dataclasses.replace(members[4], learning_rate=1e38)
+    members[4] = member(members[4].loss, members[4].seed, 1e38, 0.0)
     one = fit(protocol, members, epochs=5, keep="last")
     assert one.outcomes[4] is Outcome.DIVERGED
     for n_jobs in (2, 5, 40):
@@ -211,14 +215,14 @@ def test_an_error_in_one_member_ends_the_fit(monkeypatch: pytest.MonkeyPatch) ->
         raise MemoryError("too little")
 
     monkeypatch.setattr(Orders, "of", fail)
-    monkeypatch.setattr(FusedTrainer, "prepare", lambda self: None)
+    monkeypatch.setattr(FusedTrainer, "prepare", lambda self, losses: None)
     with pytest.raises(MemoryError, match="too little"):
         fit(PAPER, members_of(9, PAPER), n_jobs=2)
 
 
 def test_a_trainer_can_be_sent_to_another_process() -> None:
     trainer = FusedTrainer(mf_for(PAPER), PAPER)
-    arguments = (program_of(ALL, PAPER), members_of(2, PAPER), SPLIT.train, SPLIT.validation, 2)
+    arguments = (program_of(ALL, PAPER), members_of(2, PAPER), PROBLEM, 2)
     report = trainer.fit(*arguments)
     assert_same(report, pickle.loads(pickle.dumps(trainer)).fit(*arguments))  # noqa: S301
 
@@ -235,14 +239,14 @@ def test_progress_adds_up_to_all_epochs() -> None:
 
 
 def test_denormals_are_flushed_in_training_only() -> None:
-    tiny = Member(0, 0, 1e-3, 0.0)
+    tiny = member(0, 0, 1e-3, 0.0)
     program = compiled([Expression.parse("mul(logit, 1e-37)")])
     trainer = FusedTrainer(mf_for(PAPER_LONG), dataclasses.replace(PAPER_LONG, batch_size=2), n_jobs=1)
-    start = trainer.fit(program, [tiny], SPLIT.train, SPLIT.validation, 1, keep="last").states
+    start = trainer.fit(program, [tiny], PROBLEM, 1, keep="last").states
     assert start is not None
     weights = {name: torch.zeros_like(weight) for name, weight in start.weights.items()}
     zero = dataclasses.replace(start, weights=weights)
-    report = trainer.fit(program, [tiny], SPLIT.train, SPLIT.validation, 1, start=zero, keep="last")
+    report = trainer.fit(program, [tiny], PROBLEM, 1, start=zero, keep="last")
     assert report.states is not None
     assert not report.states.weights["user_bias.weight"].any()  # steps of 5e-41
     assert np.float32(1e-30) * np.float32(1e-10) > 0  # this thread counts in denormals as before
@@ -300,17 +304,19 @@ def test_states_of_another_optimizer_are_refused() -> None:
 def test_orders_hold_the_batches_laid_out_anew(rows: int, size: int, n_users: int, n_items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, rows), rng.integers(0, n_items, rows)
-    train = Interactions(users, items, rng.integers(0, 2, rows).astype(np.float32), n_users, n_items)
-    order = Orders(train, size, seed).of(2)
+    given_inputs = {"a": rng.random(rows), "b": np.arange(rows)}
+    schema = Schema({"user": n_users, "item": n_items})
+    taken = np.concatenate(batches_of(seed, 2, rows, size))
+    train = Rows(schema, {"user": users, "item": items}, given_inputs, weights=np.arange(rows))
+    order = lay_out(Batches(train.take(taken), bounds_of(rows, size)), ["b"])
     expected = batches_of(seed, 2, rows, size)
     assert len(order.alone) == len(expected)
     for b, batch in enumerate(expected):
         own = slice(order.bounds[b], order.bounds[b + 1])
         words = np.stack([order.users[own], order.items[own]]).astype(np.int64)
-        user, item = words[0] >> 2, (words[1] >> 2) - n_users
-        label = words[0] >> 1 & 1
-        found = np.stack([user, item, label])
-        plain = np.stack([users[batch], items[batch], train.labels[batch].astype(np.int64)])
+        user, item = words[0] >> 1, (words[1] >> 1) - n_users
+        found = np.stack([user, item, order.inputs[0, own].astype(np.int64), order.weights[own].astype(np.int64)])
+        plain = np.stack([users[batch], items[batch], batch, batch])
         np.testing.assert_array_equal(_sorted(found), _sorted(plain))
         for side, row in ((0, user), (1, item)):
             first = np.unique(row, return_index=True)[1]
@@ -328,9 +334,9 @@ def _sorted(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def test_orders_are_kept_while_they_fit() -> None:
-    orders = Orders(SPLIT.train, 128, 0)
+    orders = Orders(PROBLEM, 0, {"batch_size": 128}, ["label"])
     assert orders.of(0) is orders.of(0)
-    small = Orders(SPLIT.train, 128, 0, kept_bytes=orders.of(0).size)
+    small = Orders(PROBLEM, 0, {"batch_size": 128}, ["label"], kept_bytes=orders.of(0).size)
     assert small.of(0) is small.of(0)
     assert small.of(1) is not small.of(1)
     np.testing.assert_array_equal(small.of(1).users, orders.of(1).users)
@@ -340,7 +346,7 @@ def test_orders_are_kept_while_they_fit() -> None:
     ("count", "size", "sizes"), [(5, 2, [2, 3]), (6, 2, [2, 2, 2]), (1, 4, [1]), (3, 1, [1, 2])]
 )
 def test_a_last_batch_of_one_joins_the_one_before(count: int, size: int, sizes: list[int]) -> None:
-    assert np.diff(batch_bounds(count, size)).tolist() == sizes
+    assert np.diff(bounds_of(count, size)).tolist() == sizes
 
 
 # Vectors.

@@ -97,7 +97,8 @@ def test_rows_step_as_in_a_dense_float64_optimizer(protocol: Protocol, kind: typ
     weight = torch.randn(MEMBERS, ROWS, width, generator=generator)
     rates, decays = torch.tensor([0.1, 0.01, 0.3]).double(), torch.tensor([0.0, 0.1, 0.02]).double()
     reference = Reference(protocol, weight, rates, decays)
-    optimizer = kind(protocol, rates, decays, len(batches), CPU)
+    optimizer = kind(protocol, rates, decays, CPU)
+    optimizer.begin_epoch(len(batches))
     table = weight.transpose(0, 1).contiguous()
     accumulator = optimizer.fresh_state({"table": table}).get("table")
     for ids in batches:
@@ -128,7 +129,8 @@ def test_dense_weights_step_likewise(kind: type[Optimizer], protocol: Protocol) 
     weight = torch.randn(MEMBERS, ROWS * WIDTH, generator=generator)
     rates, decays = torch.tensor([0.1, 0.01, 0.3]).double(), torch.tensor([0.0, 0.1, 0.02]).double()
     reference = Reference(protocol, weight.view(MEMBERS, ROWS, WIDTH), rates, decays)
-    optimizer = kind(protocol, rates, decays, 5, CPU)
+    optimizer = kind(protocol, rates, decays, CPU)
+    optimizer.begin_epoch(5)
     accumulator = optimizer.fresh_state({"dense": weight}).get("dense")
     for _ in range(5):
         gradient = torch.randn(MEMBERS, ROWS * WIDTH, generator=generator)
@@ -150,7 +152,8 @@ def test_the_steps_are_those_of_torch(kind: type[Optimizer], name: str) -> None:
     own = torch.nn.Parameter(weight.double().clone())
     options = {"eps": 0.0, "initial_accumulator_value": STANDARD.initial_accumulator} if name == "Adagrad" else {}
     theirs = getattr(torch.optim, name)([own], lr=0.1, weight_decay=0.02, **options)
-    optimizer = kind(protocol, rate, decay, 4, CPU)
+    optimizer = kind(protocol, rate, decay, CPU)
+    optimizer.begin_epoch(4)
     table = weight.unsqueeze(1).contiguous()
     accumulator = optimizer.fresh_state({"table": table}).get("table")
     for _ in range(4):
@@ -170,7 +173,8 @@ def test_small_decays_are_not_lost_in_rounding(kind: type[Optimizer]) -> None:
     steps = 10_000
     protocol = dataclasses.replace(PAPER, gradient_clip=None)
     rates, decays = torch.tensor([0.01]).double(), torch.tensor([1e-4]).double()
-    optimizer = kind(protocol, rates, decays, steps, CPU)
+    optimizer = kind(protocol, rates, decays, CPU)
+    optimizer.begin_epoch(steps)
     table = torch.ones(1, 1, 1)
     for _ in range(steps):
         optimizer.end_batch()
@@ -181,7 +185,8 @@ def test_small_decays_are_not_lost_in_rounding(kind: type[Optimizer]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_members_that_leave_take_their_rates_with_them(kind: type[Optimizer]) -> None:
     rates, decays = torch.tensor([0.1, 0.2, 0.3]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
-    optimizer = kind(PAPER, rates, decays, 2, CPU)
+    optimizer = kind(PAPER, rates, decays, CPU)
+    optimizer.begin_epoch(2)
     shrink = optimizer.shrink.clone()
     optimizer.keep_members(torch.tensor([2, 0]))
     assert optimizer.rates.tolist() == pytest.approx([0.3, 0.1])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recmodels.training.population import chunks, fit_halving, slices
+from recmodels.training.population import chunks, fit_halving
 from recmodels.training.trainer import Member
 
 
@@ -32,18 +32,11 @@ def test_one_member_too_many_is_a_clear_error() -> None:
         fit_halving([0, 1, 2], fit)
 
 
-@given(st.lists(st.integers(0, 2), min_size=1), st.integers(1, 5))
-def test_chunks_hold_each_member_once_and_one_seed_each(seeds: list[int], size: int) -> None:
-    members = [Member(0, seed, 0.1, 0.0) for seed in seeds]
-    found = list(chunks(members, None, size))
-    assert sorted(row for rows in found for row in rows) == list(range(len(seeds)))
-    assert all(len({seeds[row] for row in rows}) == 1 and len(rows) <= size for rows in found)
-
-
-@given(st.integers(1, 200), st.integers(1, 30))
-def test_batches_cover_the_data_and_none_but_a_lone_one_has_a_single_row(count: int, size: int) -> None:
-    batches = slices(count, size)
-    assert [row for batch in batches for row in range(count)[batch]] == list(range(count))
-    lengths = [batch.stop - batch.start for batch in batches]
-    assert all(length == size for length in lengths[:-1])
-    assert size == 1 or lengths[-1] > 1 or count == 1
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([8, 16])), min_size=1), st.integers(1, 5))
+def test_chunks_hold_each_member_once_and_one_kind_of_batches_each(
+    batches: list[tuple[int, int]], size: int
+) -> None:
+    members = [Member(0, seed, {"batch_size": own, "other": k}) for k, (seed, own) in enumerate(batches)]
+    found = list(chunks(members, None, ["batch_size"], size))
+    assert sorted(row for rows in found for row in rows) == list(range(len(batches)))
+    assert all(len({batches[row] for row in rows}) == 1 and len(rows) <= size for rows in found)

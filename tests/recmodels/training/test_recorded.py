@@ -28,8 +28,8 @@ from recmodels.training.stacked.feed import Feed, on_device
 from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.recorded import WARM_UP, RecordedBatches
 from recmodels.training.stacked.trainer import StackedTrainer
-from recmodels.training.trainer import Member, TrainReport
-from tests.recmodels.training.trainer_contract import SPLIT
+from recmodels.training.trainer import TrainReport
+from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT, member
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -103,9 +103,9 @@ class TorchBCE(LossKernel):
 
 def train(model: str, protocol: Protocol, device: str = "cpu") -> TrainReport:
     program = screen([Expression.parse("square(label - pred)")], scale_free=protocol.scale_free).program
-    members = [Member(0, 5, protocol.learning_rate * factor, protocol.weight_decay) for factor in (1, 2, 0.5)]
+    members = [member(0, 5, protocol.learning_rate * factor, protocol.weight_decay) for factor in (1, 2, 0.5)]
     trainer = StackedTrainer(MODELS[model](protocol), protocol, device=device)
-    return trainer.fit(program, members, SPLIT.train, SPLIT.validation, 2, keep="last")
+    return trainer.fit(program, members, PROBLEM, 2, keep="last")
 
 
 def check_same(one: TrainReport, other: TrainReport) -> None:
@@ -156,7 +156,7 @@ def test_cuda_graphs_train_as_launched_batches(
 
 def feed(size: int) -> Feed:
     ids = torch.zeros(size, dtype=torch.int64)
-    return Feed(Batch(ids, ids), {"label": torch.zeros(size)}, {})
+    return Feed(Batch(ids, ids), {"label": torch.zeros(size)}, None, {})
 
 
 def test_work_that_cannot_be_recorded_is_launched_after_a_warning() -> None:

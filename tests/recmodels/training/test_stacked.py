@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from gploss.compute.program import Program
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
@@ -27,16 +28,21 @@ from tests.recmodels.training.trainer_contract import (
     ALL,
     LOSSES,
     PAPER_LONG,
+    PROBLEM,
+    SCHEMA,
     SPLIT,
     STANDARD_LONG,
     TrainerContract,
     assert_same,
     assert_same_states,
     batches_of,
+    member,
     members_of,
     mf_for,
     program_of,
 )
+
+TWO_METRICS = PointwiseProblem(SPLIT, ("auc", "logloss"))
 
 
 class TestStackedTrainer(TrainerContract):
@@ -45,11 +51,10 @@ class TestStackedTrainer(TrainerContract):
         protocol: Protocol,
         *,
         model: ModelFactory | None = None,
-        metrics: Sequence[str] = ("auc",),
         group: int | None = None,
     ) -> StackedTrainer:
         size = STACK_SIZE if group is None else group
-        return StackedTrainer(model or MF, protocol, device="cpu", metrics=metrics, stack_size=size)
+        return StackedTrainer(model or MF, protocol, device="cpu", stack_size=size)
 
 
 # Any module: each of these looks its tables up in another way.
@@ -277,9 +282,10 @@ def plain_loop(
 ) -> nn.Module:
     """Train one module as torch's own documentation would, in float64: SGD, values clipped."""
     train = SPLIT.train
-    module = build_model(factory, train.n_users, train.n_items, member.seed).double().train()
+    module = build_model(factory, SCHEMA, member.seed).double().train()
+    rate, decay = member.settings["learning_rate"], member.settings["weight_decay"]
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=member.learning_rate, weight_decay=member.weight_decay)
+    optimizer = torch.optim.SGD(trained, lr=rate, weight_decay=decay)
     for epoch in range(epochs):
         batches = batches_of(member.seed, epoch, len(train), protocol.batch_size)
         seeds = np.random.SeedSequence((member.seed, 2, epoch)).generate_state(len(batches), np.uint64)
@@ -298,14 +304,14 @@ def plain_loop(
 @pytest.mark.parametrize("factory", MODULES.values(), ids=MODULES.keys())
 def test_any_module_trains_as_in_a_plain_torch_loop(factory: ModelFactory) -> None:
     protocol = dataclasses.replace(PAPER_LONG, weight_decay=0.01, learning_rate=0.05)
-    members = [Member(0, 1, 0.05, 0.01), Member(1, 1, 0.03, 0.02), Member(0, 2, 0.05, 0.01)]
+    members = [member(0, 1, 0.05, 0.01), member(1, 1, 0.03, 0.02), member(0, 2, 0.05, 0.01)]
     program = program_of(ALL, protocol)
-    trainer = StackedTrainer(factory, protocol, device="cpu", metrics=("auc", "logloss"))
-    report = trainer.fit(program, members, SPLIT.train, SPLIT.validation, 2, keep="last")
+    trainer = StackedTrainer(factory, protocol, device="cpu")
+    report = trainer.fit(program, members, TWO_METRICS, 2, keep="last")
     assert report.states is not None
     validation = Batch(torch.tensor(SPLIT.validation.users), torch.tensor(SPLIT.validation.items))
-    for k, member in enumerate(members):
-        expected = plain_loop(factory, LOSSES[ALL[member.loss]][1], member, protocol, epochs=2)
+    for k, one in enumerate(members):
+        expected = plain_loop(factory, LOSSES[ALL[one.loss]][1], one, protocol, epochs=2)
         found = {name: weight[k] for name, weight in report.states.weights.items()}
         named = dict(expected.named_parameters()) | dict(expected.named_buffers())
         assert found.keys() == named.keys()
@@ -316,7 +322,7 @@ def test_any_module_trains_as_in_a_plain_torch_loop(factory: ModelFactory) -> No
             scores = expected(validation)
         auc = roc_auc_score(SPLIT.validation.labels, scores)
         assert report.metrics["auc"][k, 1] == pytest.approx(auc, abs=5e-5)
-        predicted = torch.tensor(trainer.predict(report.states, SPLIT.validation)[k]).double()
+        predicted = torch.tensor(trainer.predict(report.states, PROBLEM.rows("validation"))[k]).double()
         torch.testing.assert_close(predicted, scores, rtol=1e-4, atol=1e-4)
 
 
@@ -343,16 +349,16 @@ def test_tables_are_handled_by_rows_only_where_nothing_is_lost() -> None:
         "DeepModel": {"user_embedding.weight": "user", "item_embedding.weight": "item"},
     }
     for name, fields in expected.items():
-        stack = StackedTrainer(MODULES[name], PAPER, device="cpu").new_stack(SPLIT.train, 0, 2)
+        stack = StackedTrainer(MODULES[name], PAPER, device="cpu").new_stack(SCHEMA, 0, 2)
         assert stack.fields == fields, name
         assert stack.tables.keys() == fields.keys()
 
 
 def test_frozen_parameters_stay_but_go_into_states() -> None:
     report = StackedTrainer(Frozen, PAPER_LONG, device="cpu").fit(
-        program_of(ALL, PAPER), members_of(2, PAPER), SPLIT.train, SPLIT.validation, 1, keep="last"
+        program_of(ALL, PAPER), members_of(2, PAPER), PROBLEM, 1, keep="last"
     )
-    initial = build_model(Frozen, 40, 60, 0).state_dict()["item.weight"]
+    initial = build_model(Frozen, SCHEMA, 0).state_dict()["item.weight"]
     assert report.states is not None
     assert torch.equal(report.states.weights["item.weight"][1], initial)
 
@@ -363,11 +369,9 @@ def test_the_users_module_is_left_as_it_was() -> None:
     before = copy.deepcopy(module.state_dict())
     modes = [part.training for part in module.modules()]
     trainer = StackedTrainer(lambda n_users, n_items: module, STANDARD, device="cpu")
-    report = trainer.fit(
-        program_of(ALL, STANDARD), members_of(2, STANDARD), SPLIT.train, SPLIT.validation, 1, keep="last"
-    )
+    report = trainer.fit(program_of(ALL, STANDARD), members_of(2, STANDARD), PROBLEM, 1, keep="last")
     assert report.states is not None
-    trainer.predict(report.states, SPLIT.validation)
+    trainer.predict(report.states, PROBLEM.rows("validation"))
     assert [part.training for part in module.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(type(part).__module__.startswith(("torch.", "recmodels.models")) for part in module.modules())
@@ -396,7 +400,7 @@ class NothingToTrain(nn.Module):
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (WrongShape, r"WrongShape must map a batch of 4 interactions to scores of shape \(4,\), .* \(4, 1\)"),
+        (WrongShape, r"WrongShape must map a batch of 4 examples to scores of shape \(4,\), .* \(4, 1\)"),
         (NotATensor, r"NotATensor must map .* returned list"),
         (NothingToTrain, "NothingToTrain has no parameter to train"),
     ],
@@ -404,14 +408,14 @@ class NothingToTrain(nn.Module):
 def test_modules_that_cannot_be_trained(factory: ModelFactory, message: str) -> None:
     trainer = StackedTrainer(factory, STANDARD, device="cpu")
     with pytest.raises(ValueError, match=message):
-        trainer.fit(program_of(ALL, STANDARD), members_of(1, STANDARD), SPLIT.train, SPLIT.validation, 1)
+        trainer.fit(program_of(ALL, STANDARD), members_of(1, STANDARD), PROBLEM, 1)
 
 
 def test_a_last_scoring_batch_of_one_row_is_avoided() -> None:
     rows = np.arange(stacked.SCORING_BATCH + 1) % len(SPLIT.validation)
-    validation = SPLIT.validation.take(rows)
+    problem = PointwiseProblem(dataclasses.replace(SPLIT, validation=SPLIT.validation.take(rows)))
     trainer = StackedTrainer(Squeezed, STANDARD, device="cpu")
-    report = trainer.fit(program_of(ALL, STANDARD), members_of(2, STANDARD), SPLIT.train, validation, 1)
+    report = trainer.fit(program_of(ALL, STANDARD), members_of(2, STANDARD), problem, 1)
     assert report.outcomes == [Outcome.TRAINED] * 2
 
 
@@ -425,8 +429,8 @@ DEEP: dict[str, ModelFactory] = {
 
 
 def fit_deep(name: str, protocol: Protocol, members: Sequence[Member], size: int, **options: Any) -> Any:
-    trainer = StackedTrainer(DEEP[name], protocol, device="cpu", metrics=("auc", "logloss"), stack_size=size)
-    return trainer.fit(program_of(ALL, protocol), members, SPLIT.train, SPLIT.validation, keep="last", **options)
+    trainer = StackedTrainer(DEEP[name], protocol, device="cpu", stack_size=size)
+    return trainer.fit(program_of(ALL, protocol), members, TWO_METRICS, keep="last", **options)
 
 
 @pytest.mark.parametrize("name", DEEP)
@@ -446,8 +450,8 @@ def test_members_that_stop_cannot_be_seen_in_a_deep_model() -> None:
     members = members_of(6, protocol)
     together = fit_deep("usual", protocol, members, 32, epochs=5)
     assert len(set(together.stopped_at.tolist())) > 1
-    for k, member in enumerate(members):
-        assert_same(fit_deep("usual", protocol, [member], 32, epochs=5), together, [k])
+    for k, one in enumerate(members):
+        assert_same(fit_deep("usual", protocol, [one], 32, epochs=5), together, [k])
 
 
 def test_threads_cannot_be_seen_in_a_deep_model() -> None:
@@ -465,7 +469,7 @@ def test_threads_cannot_be_seen_in_a_deep_model() -> None:
 def test_a_diverged_deep_model_leaves_its_neighbours_as_they_were() -> None:
     members = members_of(3, STANDARD)
     alone = fit_deep("usual", STANDARD_LONG, members, 32, epochs=2)
-    poisoned = [members[0], dataclasses.replace(members[0], learning_rate=1e38), *members[1:]]
+    poisoned = [members[0], member(0, 0, 1e38, 0.0), *members[1:]]
     together = fit_deep("usual", STANDARD_LONG, poisoned, 32, epochs=2)
     assert together.outcomes[1] is Outcome.DIVERGED
     assert_same(alone, together, [0, 2, 3])
@@ -493,13 +497,11 @@ def test_no_stack_is_larger_than_the_stack_size(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Stack, "__init__", counting)
     trainer = StackedTrainer(mf_for(STANDARD), STANDARD, device="cpu", stack_size=4)
-    report = trainer.fit(
-        program_of(ALL, STANDARD), members_of(11, STANDARD, seeds=2), SPLIT.train, SPLIT.validation, 1, keep="last"
-    )
+    report = trainer.fit(program_of(ALL, STANDARD), members_of(11, STANDARD, seeds=2), PROBLEM, 1, keep="last")
     assert sorted(counts) == [1, 2, 4, 4]
     counts.clear()
     assert report.states is not None
-    trainer.predict(report.states, SPLIT.validation)
+    trainer.predict(report.states, PROBLEM.rows("validation"))
     assert sorted(counts) == [3, 4, 4]
 
 
@@ -521,7 +523,7 @@ def test_one_stack_lives_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stack, "__init__", counting)
     monkeypatch.setattr(Stack, "__del__", ending, raising=False)
     trainer = StackedTrainer(mf_for(STANDARD), STANDARD, device="cpu", stack_size=2)
-    trainer.fit(program_of(ALL, STANDARD), members_of(8, STANDARD), SPLIT.train, SPLIT.validation, 1)
+    trainer.fit(program_of(ALL, STANDARD), members_of(8, STANDARD), PROBLEM, 1)
     assert max(living) <= 2  # the next one is made before the last one's name is taken over
 
 
@@ -542,9 +544,7 @@ def test_a_device_gives_what_the_cpu_gives(device: str, name: str, protocol: Pro
     factory = (MODULES | {"MF": mf_for(protocol), "DeepModel": MODULES["DeepModel without dropout"]})[name]
     program, members = program_of(ALL, protocol), members_of(3, protocol, losses=2)
     first, second = (
-        StackedTrainer(factory, protocol, device=which, metrics=("auc", "logloss")).fit(
-            program, members, SPLIT.train, SPLIT.validation, 2, keep="last"
-        )
+        StackedTrainer(factory, protocol, device=which).fit(program, members, TWO_METRICS, 2, keep="last")
         for which in ("cpu", device)
     )
     np.testing.assert_allclose(first.metrics["auc"], second.metrics["auc"], atol=2e-3)
@@ -558,7 +558,7 @@ def test_a_device_gives_what_the_cpu_gives(device: str, name: str, protocol: Pro
 def test_states_take_and_join() -> None:
     trainer = StackedTrainer(mf_for(STANDARD), STANDARD, device="cpu")
     program: Program = program_of(ALL, STANDARD)
-    states = trainer.fit(program, members_of(4, STANDARD), SPLIT.train, SPLIT.validation, 1, keep="last").states
+    states = trainer.fit(program, members_of(4, STANDARD), PROBLEM, 1, keep="last").states
     assert states is not None and len(states) == 4
     swapped = State.join([states.take([3, 1]), states.take([0])])
     assert len(swapped) == 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, register_operator, unary
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.interactions import Interactions
+from recmodels.data.interactions import Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
 from recmodels.models.base import ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
@@ -36,7 +37,7 @@ from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, TrainReport
 from tests.pointwise import run
-from tests.recmodels.training.trainer_contract import TrainerContract
+from tests.recmodels.training.trainer_contract import TrainerContract, member
 
 needs_triton = pytest.mark.skipif(why_no_triton() is not None, reason=str(why_no_triton()))
 runs_kernels = pytest.mark.skipif(
@@ -70,7 +71,12 @@ def interactions(seed: int, count: int, n_users: int = 9, n_items: int = 14) -> 
     return Interactions(rng.integers(0, n_users, count), items, labels, n_users, n_items)
 
 
-TRAIN, VALIDATION = interactions(0, 49), interactions(1, 40)  # 49 = 3 * 16 + 1: the last batch has 17
+def problem(train: Interactions) -> PointwiseProblem:
+    rest = interactions(1, 40, train.n_users)
+    return PointwiseProblem(Split("small", train, rest, rest))
+
+
+PROBLEM = problem(interactions(0, 49))  # 49 = 3 * 16 + 1: the last batch has 17
 
 
 def model(protocol: Protocol, size: int = 6) -> partial[MF]:
@@ -79,7 +85,7 @@ def model(protocol: Protocol, size: int = 6) -> partial[MF]:
 
 def members(protocol: Protocol, losses: int, seed: int = 5) -> list[Member]:
     return [
-        Member(loss, seed, protocol.learning_rate * (1 + 0.1 * loss), 20 * protocol.weight_decay)
+        member(loss, seed, protocol.learning_rate * (1 + 0.1 * loss), 20 * protocol.weight_decay)
         for loss in range(losses)
     ]
 
@@ -114,7 +120,7 @@ def check_near(found: State, wanted: State, bound: float = 1e-5) -> None:
 def test_trains_as_the_stacked_trainer_does(protocol: Protocol) -> None:
     program = compiled(*LOSSES)
     population = members(protocol, len(LOSSES))
-    arguments = (program, population, TRAIN, VALIDATION, 2)
+    arguments = (program, population, PROBLEM, 2)
     wanted = StackedTrainer(model(protocol), protocol, device="cpu").fit(*arguments, keep="last")
     trainer = TritonTrainer(model(protocol), protocol)
     found = trainer.fit(*arguments, keep="last")
@@ -122,8 +128,12 @@ def test_trains_as_the_stacked_trainer_does(protocol: Protocol) -> None:
     assert (found.outcomes, found.reasons) == (wanted.outcomes, wanted.reasons)
     check_near(found.states, wanted.states)
     np.testing.assert_allclose(found.metrics["auc"], wanted.metrics["auc"], atol=5e-5)
-    scores = StackedTrainer(model(protocol), protocol, device="cpu").predict(found.states, VALIDATION)
-    np.testing.assert_allclose(trainer.predict(found.states, VALIDATION), scores, rtol=1e-4, atol=1e-5)
+    scores = StackedTrainer(model(protocol), protocol, device="cpu").predict(
+        found.states, PROBLEM.rows("validation")
+    )
+    np.testing.assert_allclose(
+        trainer.predict(found.states, PROBLEM.rows("validation")), scores, rtol=1e-4, atol=1e-5
+    )
 
 
 @runs_kernels
@@ -133,9 +143,7 @@ def test_neither_grouping_nor_a_poisoned_neighbour_changes_a_bit() -> None:
     program = compiled(BCE, POISON, MAXR)
     population = members(replace(protocol, initialization="paper"), 3)
     fit = [
-        TritonTrainer(model(protocol), protocol, chunk_size=size).fit(
-            program, population, TRAIN, VALIDATION, 1, keep="last"
-        )
+        TritonTrainer(model(protocol), protocol, chunk_size=size).fit(program, population, PROBLEM, 1, keep="last")
         for size in (1, 3)
     ]
     assert fit[1].outcomes == [Outcome.TRAINED, Outcome.DIVERGED, Outcome.TRAINED]
@@ -148,9 +156,9 @@ def test_goes_on_from_states_as_if_never_interrupted() -> None:
     protocol = PROTOCOLS["adagrad"]
     program, population = compiled(BCE), members(protocol, 1)
     trainer = TritonTrainer(model(protocol), protocol)
-    whole = trainer.fit(program, population, TRAIN, VALIDATION, 2, keep="last")
-    first = trainer.fit(program, population, TRAIN, VALIDATION, 1, keep="last")
-    second = trainer.fit(program, population, TRAIN, VALIDATION, 1, start=first.states, keep="last")
+    whole = trainer.fit(program, population, PROBLEM, 2, keep="last")
+    first = trainer.fit(program, population, PROBLEM, 1, keep="last")
+    second = trainer.fit(program, population, PROBLEM, 1, start=first.states, keep="last")
     assert whole.states is not None and second.states is not None
     check_near(second.states, whole.states, bound=1e-30)
 
@@ -159,7 +167,7 @@ def test_goes_on_from_states_as_if_never_interrupted() -> None:
 def test_stops_by_patience_and_keeps_the_best_state() -> None:
     protocol = replace(PROTOCOLS["sgd"], patience=1, batch_size=64)
     losses = (MSE, "neg(square(add(label, neg(pred))))")
-    arguments = (compiled(*losses), members(protocol, 2), TRAIN, VALIDATION, 3)
+    arguments = (compiled(*losses), members(protocol, 2), PROBLEM, 3)
     found = TritonTrainer(model(protocol), protocol).fit(*arguments, keep="best")
     wanted = StackedTrainer(model(protocol), protocol, device="cpu").fit(*arguments, keep="best")
     assert found.states is not None and wanted.states is not None
@@ -171,7 +179,7 @@ def test_stops_by_patience_and_keeps_the_best_state() -> None:
 @runs_kernels
 def test_too_little_memory_halves_the_chunk_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = replace(PROTOCOLS["sgd"], batch_size=64)
-    arguments = (compiled(*LOSSES), members(protocol, 5), TRAIN, VALIDATION, 1)
+    arguments = (compiled(*LOSSES), members(protocol, 5), PROBLEM, 1)
     trainer = TritonTrainer(model(protocol), protocol)
     wanted = trainer.fit(*arguments, keep="last")
     launch = _Chunk._launch
@@ -243,7 +251,7 @@ def test_a_member_that_diverges_in_any_block_gets_no_more_derivatives() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = (compiled(BCE, POISON, MAXR), members(protocol, 3), TRAIN, VALIDATION, 2)
+    arguments = (compiled(BCE, POISON, MAXR), members(protocol, 3), PROBLEM, 2)
     wanted = StackedTrainer(model(protocol), protocol, device="cpu").fit(*arguments, keep="last")
     if DEVICE.type == "cpu":  # take the GPU's path there
         monkeypatch.setattr("recmodels.training.stacked.trainer.CompiledOptimizer", Optimizer)
@@ -258,14 +266,14 @@ def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: 
 @runs_kernels
 def test_errors() -> None:
     with pytest.raises(ValueError, match="knows MF only, not DeepModel"):
-        TritonTrainer(DeepModel, STANDARD).fit(compiled(BCE), members(STANDARD, 1), TRAIN, VALIDATION, 1)
+        TritonTrainer(DeepModel, STANDARD).fit(compiled(BCE), members(STANDARD, 1), PROBLEM, 1)
     protocol = replace(PROTOCOLS["sgd"], batch_size=64)
     states = TritonTrainer(model(protocol), protocol).fit(
-        compiled(BCE), members(protocol, 1), TRAIN, VALIDATION, 1, keep="last"
+        compiled(BCE), members(protocol, 1), PROBLEM, 1, keep="last"
     )
     with pytest.raises(ValueError, match="belong to another model"):
         TritonTrainer(model(protocol, 7), protocol).fit(
-            compiled(BCE), members(protocol, 1), TRAIN, VALIDATION, 1, start=states.states
+            compiled(BCE), members(protocol, 1), PROBLEM, 1, start=states.states
         )
 
 
@@ -279,11 +287,10 @@ class TestTritonTrainer(TrainerContract):
         protocol: Protocol,
         *,
         model: ModelFactory | None = None,
-        metrics: Sequence[str] = ("auc",),
         group: int | None = None,
     ) -> TritonTrainer:
         size = CHUNK_SIZE if group is None else group
-        return TritonTrainer(model or MF, protocol, metrics=metrics, chunk_size=size)
+        return TritonTrainer(model or MF, protocol, chunk_size=size)
 
 
 @needs_cuda
@@ -296,7 +303,7 @@ def test_tables_of_more_than_two_to_the_31_elements() -> None:
     train = interactions(0, 300, n_users=n_users)
     population = members(protocol, 1) * 40  # 40 * 10^6 * 64 elements
     found = TritonTrainer(model(protocol, size), protocol).fit(
-        compiled(BCE), population, train, VALIDATION, 1, keep="none"
+        compiled(BCE), population, problem(train), 1, keep="none"
     )
     assert len(set(found.metrics["auc"][:, 0].tolist())) == 1
 

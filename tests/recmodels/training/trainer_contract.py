@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,9 @@ from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
 from gploss.tasks.pointwise import max_ratio
-from recmodels.data.interactions import Interactions, Split
+from recmodels.data.interactions import DataError, Interactions, Split
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.data.rows import Schema
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
@@ -52,6 +55,8 @@ def small_split(seed: int = 0, sizes: tuple[int, int, int] = (2001, 301, 301)) -
 
 
 SPLIT: Final = small_split()
+PROBLEM: Final = PointwiseProblem(SPLIT)
+SCHEMA: Final = Schema({"user": N_USERS, "item": N_ITEMS})
 
 #: Without early stopping, which would end a member before its weights can be compared.
 STANDARD_LONG: Final = dataclasses.replace(STANDARD, patience=None)
@@ -141,12 +146,14 @@ def reference_training(
     loss: str, multiplier: float, member: Member, protocol: Protocol, train: Interactions, epochs: int = 1
 ) -> dict[str, Tensor]:
     """Train one MF plainly in float64; return its weights."""
-    module = build_model(mf_for(protocol), train.n_users, train.n_items, member.seed)
+    module = build_model(mf_for(protocol), SCHEMA, member.seed)
     weights = {name: weight.detach().double() for name, weight in module.named_parameters()}
     sums = {name: torch.full_like(weight, protocol.initial_accumulator) for name, weight in weights.items()}
     values = LOSSES[loss][1]
+    rate, decay = member.settings["learning_rate"], member.settings["weight_decay"]
+    batch_size = int(member.settings.get("batch_size", protocol.batch_size))
     for epoch in range(epochs):
-        for rows in batches_of(member.seed, epoch, len(train), protocol.batch_size):
+        for rows in batches_of(member.seed, epoch, len(train), batch_size):
             users, items = torch.tensor(train.users[rows]), torch.tensor(train.items[rows])
             label = torch.tensor(train.labels[rows]).double()
             leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
@@ -156,16 +163,16 @@ def reference_training(
                 gradient = gradients[name] + 2 * protocol.loss_decay * weight
                 if protocol.gradient_clip is not None:
                     gradient = gradient.clamp(-protocol.gradient_clip, protocol.gradient_clip)
-                gradient = gradient + member.weight_decay * weight
+                gradient = gradient + decay * weight
                 if protocol.optimizer == "sgd":
-                    weights[name] = weight - member.learning_rate * gradient
+                    weights[name] = weight - rate * gradient
                     continue
                 touched = torch.zeros(len(weight) if weight.ndim else 1, dtype=torch.bool)
                 touched[{"user": users, "item": items}.get(name[:4], torch.tensor(0))] = True
                 touched = touched.view(-1, 1) if weight.ndim else touched[0]
                 gradient = torch.where(touched, gradient, torch.zeros(()).double())
                 sums[name] = sums[name] + gradient**2
-                weights[name] = weight - member.learning_rate * gradient / sums[name].sqrt()
+                weights[name] = weight - rate * gradient / sums[name].sqrt()
     return weights
 
 
@@ -194,10 +201,14 @@ def assert_same_states(first: State, second: State) -> None:
             torch.testing.assert_close(tensor, other[name], rtol=0, atol=0, equal_nan=True)
 
 
+def member(loss: int, seed: int, learning_rate: float, weight_decay: float, **settings: float) -> Member:
+    return Member(loss, seed, {"learning_rate": learning_rate, "weight_decay": weight_decay, **settings})
+
+
 def members_of(count: int, protocol: Protocol, *, losses: int = 5, seeds: int = 1) -> list[Member]:
     """Members that all differ: losses, seeds, rates and decays in turn."""
     return [
-        Member(
+        member(
             k % losses,
             k % seeds,
             protocol.learning_rate * (1 + 0.05 * k),
@@ -216,7 +227,6 @@ class TrainerContract(ABC):
         protocol: Protocol,
         *,
         model: ModelFactory | None = None,
-        metrics: Sequence[str] = ("auc",),
         group: int | None = None,
     ) -> Trainer:
         """Make a trainer; `group` says how many members it takes at a time, in whatever sense it has."""
@@ -232,19 +242,19 @@ class TrainerContract(ABC):
         split: Split = SPLIT,
         **options: Any,
     ) -> TrainReport:
-        trainer = self.trainer(protocol, model=mf_for(protocol), metrics=metrics, group=group)
+        trainer = self.trainer(protocol, model=mf_for(protocol), group=group)
         program = program_of(ALL, protocol)
-        return trainer.fit(program, members, split.train, split.validation, epochs, **options)
+        return trainer.fit(program, members, PointwiseProblem(split, metrics), epochs, **options)
 
     # What is computed.
 
     @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
     @pytest.mark.parametrize("loss", LOSSES)
     def test_weights_equal_a_plain_float64_loop(self, loss: str, protocol: Protocol) -> None:
-        member = Member(ALL.index(loss), 3, protocol.learning_rate, protocol.weight_decay)
-        report = self.fit(protocol, [member], epochs=1, keep="last")
-        multiplier = float(program_of(ALL, protocol).multipliers[member.loss])
-        expected = reference_training(loss, multiplier, member, protocol, SPLIT.train)
+        one = member(ALL.index(loss), 3, protocol.learning_rate, protocol.weight_decay)
+        report = self.fit(protocol, [one], epochs=1, keep="last")
+        multiplier = float(program_of(ALL, protocol).multipliers[one.loss])
+        expected = reference_training(loss, multiplier, one, protocol, SPLIT.train)
         assert report.states is not None
         for name, weight in expected.items():
             found = report.states.weights[name][0].double()
@@ -255,24 +265,24 @@ class TrainerContract(ABC):
 
     def test_each_member_has_its_own_rate_decay_seed_and_loss(self) -> None:
         members = [
-            Member(0, 0, 0.05, 0.0),
-            Member(1, 0, 0.1, 0.01),
-            Member(0, 5, 0.2, 0.02),
-            Member(2, 5, 0.05, 0.1),
+            member(0, 0, 0.05, 0.0),
+            member(1, 0, 0.1, 0.01),
+            member(0, 5, 0.2, 0.02),
+            member(2, 5, 0.05, 0.1),
         ]
         report = self.fit(STANDARD_LONG, members, epochs=2, keep="last")
         multipliers = program_of(ALL, STANDARD_LONG).multipliers
         assert report.states is not None
-        for k, member in enumerate(members):
+        for k, one in enumerate(members):
             expected = reference_training(
-                ALL[member.loss], float(multipliers[member.loss]), member, STANDARD_LONG, SPLIT.train, epochs=2
+                ALL[one.loss], float(multipliers[one.loss]), one, STANDARD_LONG, SPLIT.train, epochs=2
             )
             for name, weight in expected.items():
                 found = report.states.weights[name][k].double()
                 assert float((found - weight).norm() / weight.norm()) < 1e-4, (k, name)
 
     def test_losses_with_one_seed_start_from_the_same_weights_and_other_seeds_from_others(self) -> None:
-        still = [Member(0, 0, 1e-30, 0.0), Member(1, 0, 1e-30, 0.0), Member(0, 1, 1e-30, 0.0)]
+        still = [member(0, 0, 1e-30, 0.0), member(1, 0, 1e-30, 0.0), member(0, 1, 1e-30, 0.0)]
         states = self.fit(STANDARD_LONG, still, epochs=1, keep="last").states
         assert states is not None
         vectors = states.weights["user_embedding.weight"]
@@ -348,12 +358,12 @@ class TrainerContract(ABC):
         good = [LOSSES[name][0] for name in ("bce", "mse")]
         program = compiled([*good, Expression.parse(bad)])
         rate, decay = protocol.learning_rate, protocol.weight_decay
-        neighbours = [Member(0, 0, rate, decay), Member(1, 0, rate, decay), Member(0, 0, rate / 2, decay)]
-        poison = Member(2, 0, 1e38, 0.0)
+        neighbours = [member(0, 0, rate, decay), member(1, 0, rate, decay), member(0, 0, rate / 2, decay)]
+        poison = member(2, 0, 1e38, 0.0)
         trainer = self.trainer(protocol, model=mf_for(protocol), group=group)
-        alone = trainer.fit(program, neighbours, SPLIT.train, SPLIT.validation, 3, keep="last")
+        alone = trainer.fit(program, neighbours, PROBLEM, 3, keep="last")
         mixed = [neighbours[0], poison, neighbours[1], poison, neighbours[2]]
-        together = trainer.fit(program, mixed, SPLIT.train, SPLIT.validation, 3, keep="last")
+        together = trainer.fit(program, mixed, PROBLEM, 3, keep="last")
         assert_same(alone, together, [0, 2, 4])
         for row in (1, 3):
             assert together.outcomes[row] is Outcome.DIVERGED
@@ -369,7 +379,7 @@ class TrainerContract(ABC):
         protocol = dataclasses.replace(PAPER_LONG, gradient_clip=None)
         rates = [0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0]
         report = self.trainer(protocol, model=mf_for(protocol)).fit(
-            program, [Member(0, 0, rate, 0.0) for rate in rates], SPLIT.train, SPLIT.validation, 6, keep="best"
+            program, [member(0, 0, rate, 0.0) for rate in rates], PROBLEM, 6, keep="best"
         )
         late = [k for k in range(len(rates)) if report.outcomes[k] is Outcome.DIVERGED and report.stopped_at[k] > 1]
         assert late, report.stopped_at
@@ -417,8 +427,8 @@ class TrainerContract(ABC):
         assert report.states is not None
         best = np.nanargmax(report.metrics["auc"], axis=1) + 1
         np.testing.assert_array_equal(report.states.epochs, best)
-        for k, member in enumerate(members):
-            short = self.fit(dataclasses.replace(fast, patience=None), [member], epochs=int(best[k]), keep="last")
+        for k, one in enumerate(members):
+            short = self.fit(dataclasses.replace(fast, patience=None), [one], epochs=int(best[k]), keep="last")
             assert short.states is not None
             assert_same_states(short.states, report.states.take([k]))
 
@@ -476,12 +486,12 @@ class TrainerContract(ABC):
         assert report.states is not None
         for group in (1, 2, None):
             trainer = self.trainer(STANDARD_LONG, model=mf_for(STANDARD), group=group)
-            scores = trainer.predict(report.states, SPLIT.validation)
+            scores = trainer.predict(report.states, PROBLEM.rows("validation"))
             assert scores.shape == (5, len(SPLIT.validation)) and scores.dtype == np.float32
             for k in range(5):
                 auc = roc_auc_score(SPLIT.validation.labels, scores[k])
                 assert report.metrics["auc"][k, -1] == pytest.approx(auc, abs=1e-12)
-            one = SPLIT.validation.take(np.array([7]))
+            one = PROBLEM.rows("validation").take(np.array([7]))
             np.testing.assert_allclose(trainer.predict(report.states, one)[:, 0], scores[:, 7], rtol=1e-6)
 
     @pytest.mark.parametrize("what", ["count", "optimizer", "size", "items", "name"])
@@ -504,10 +514,10 @@ class TrainerContract(ABC):
             weights["another"] = weights.pop("global_bias")
             start = State(weights, optimizer, start.epochs)
         with pytest.raises(ValueError):
-            trainer.fit(program_of(ALL, STANDARD), members, SPLIT.train, SPLIT.validation, 1, start=start)
+            trainer.fit(program_of(ALL, STANDARD), members, PROBLEM, 1, start=start)
         if what in ("size", "items", "name"):
             with pytest.raises(ValueError):
-                trainer.predict(start, SPLIT.validation)
+                trainer.predict(start, PROBLEM.rows("validation"))
 
     # Manners.
 
@@ -534,7 +544,7 @@ class TrainerContract(ABC):
         ("change", "message"),
         [
             ({"epochs": 0}, "epochs must be at least 1"),
-            ({"members": [Member(9, 0, 0.1, 0.0)]}, "row of the program"),
+            ({"members": [member(9, 0, 0.1, 0.0)]}, "row of the losses"),
         ],
     )
     def test_wrong_arguments(self, change: dict[str, Any], message: str) -> None:
@@ -542,26 +552,34 @@ class TrainerContract(ABC):
         with pytest.raises(ValueError, match=message):
             self.fit(STANDARD, **arguments)
 
-    def test_nothing_to_learn_from_and_nothing_to_measure(self) -> None:
+    def test_a_problem_that_cannot_be_learnt_is_refused_before_anything_is_trained(self) -> None:
         trainer = self.trainer(STANDARD, model=mf_for(STANDARD))
-        program, members = program_of(ALL, STANDARD), members_of(1, STANDARD)
-        nothing = SPLIT.train.take(np.array([], np.int64))
-        with pytest.raises(ValueError, match="no interactions"):
-            trainer.fit(program, members, nothing, SPLIT.validation, 1)
-        one_class = SPLIT.validation.take(SPLIT.validation.labels == 1)
-        with pytest.raises(ValueError, match="label 0"):
-            trainer.fit(program, members, SPLIT.train, one_class, 1)
+        one_user_each = SPLIT.validation.take(np.unique(SPLIT.validation.users, return_index=True)[1])
+        problem = PointwiseProblem(dataclasses.replace(SPLIT, validation=one_user_each), ("gauc",))
+        with pytest.raises(DataError, match=r"small, validation part of .* 'gauc' .* choose another metric"):
+            trainer.fit(program_of(ALL, STANDARD), members_of(1, STANDARD), problem, 1)
+
+    @pytest.mark.parametrize("change", [{"batch_size": 0}, {"learning_rate": math.nan}, {"rate": 0.1}])
+    def test_settings_that_make_no_sense_are_refused(self, change: dict[str, float]) -> None:
+        trainer = self.trainer(STANDARD, model=mf_for(STANDARD))
+        with pytest.raises(ValueError, match=next(iter(change))):
+            trainer.fit(program_of(ALL, STANDARD), [Member(0, 0, change)], PROBLEM, 1)
+
+    def test_each_member_has_its_own_batch_size_and_the_protocol_has_the_rest(self) -> None:
+        sizes = [128, 500, 128, STANDARD.batch_size]
+        members = [Member(k, 2, {"batch_size": size}) for k, size in enumerate(sizes)]
+        members[3] = Member(3, 2)
+        together = self.fit(STANDARD_LONG, members, keep="last")
+        for row, size in enumerate(sizes):
+            protocol = dataclasses.replace(STANDARD_LONG, batch_size=size)
+            assert_same(self.fit(protocol, [Member(row, 2)], keep="last"), together, [row])
 
     def test_the_description_is_json_and_tells_settings_apart(self) -> None:
         texts = {
-            json.dumps(self.trainer(protocol, model=model).describe(SPLIT.train), sort_keys=True)
+            json.dumps(self.trainer(protocol, model=model).describe(SCHEMA), sort_keys=True)
             for protocol in (STANDARD, STANDARD_LONG, PAPER)
             for model in (functools.partial(MF, embedding_size=8), functools.partial(MF, embedding_size=9))
         }
         assert len(texts) == 6
-        grouped = self.trainer(STANDARD, group=2).describe(SPLIT.train)
-        assert grouped == self.trainer(STANDARD, group=5).describe(SPLIT.train), "batching is invisible"
-
-    def test_an_unknown_metric(self) -> None:
-        with pytest.raises(LookupError, match="nonsense"):
-            self.trainer(STANDARD, metrics=("nonsense",))
+        grouped = self.trainer(STANDARD, group=2).describe(SCHEMA)
+        assert grouped == self.trainer(STANDARD, group=5).describe(SCHEMA), "batching is invisible"

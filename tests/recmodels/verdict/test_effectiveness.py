@@ -14,8 +14,8 @@ from gploss.screening.screening import screen
 from gploss.search.cache import Cache
 from gploss.tasks.pointwise import LOSSES
 from recmodels.data.interactions import Interactions, Split
-from recmodels.metrics import evaluate
-from recmodels.metrics.targets import Targets
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.metrics import Targets, evaluate
 from recmodels.models.mf import MF
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
@@ -44,18 +44,17 @@ def trainer(patience: int = 2) -> StackedTrainer:
 
 def test_figures_are_those_of_the_best_epoch_on_validation(split: Split) -> None:
     effects = effectiveness(EXPRESSIONS, trainer(), split, epochs=6, seeds=SEEDS)
-    program = screen(EXPRESSIONS).program
+    program, problem = screen(EXPRESSIONS).program, PointwiseProblem(split)
     for row, effect in enumerate(effects):
         assert effect.expression is EXPRESSIONS[row]
         for place, seed in enumerate(SEEDS):
-            member = Member(row, seed, STANDARD.learning_rate, STANDARD.weight_decay)
-            report = trainer().fit(program, [member], split.train, split.validation, 6, keep="best")
+            report = trainer().fit(program, [Member(row, seed)], problem, 6, keep="best")
             column = report.metrics["auc"][0]
             assert effect.validation[place] == np.nanmax(column)
             assert effect.best_epoch[place] == np.nanargmax(column) + 1
             assert effect.epochs[place] == report.stopped_at[0]
             assert report.states is not None
-            scores = torch.from_numpy(trainer().predict(report.states, split.test))
+            scores = torch.from_numpy(trainer().predict(report.states, problem.rows("test")))
             expected = evaluate(TEST_METRICS, scores, Targets(split.test.labels))
             assert {name: float(values[place]) for name, values in effect.test.items()} == {
                 name: float(values[0]) for name, values in expected.items()

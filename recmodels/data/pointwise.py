@@ -1,0 +1,73 @@
+"""The pointwise problem: interactions with labels 0 and 1, learnt from one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+import torch
+
+from gploss.tasks import Task
+from gploss.tasks.pointwise import POINTWISE
+from recmodels.data.interactions import IntegerArray, Interactions, Split
+from recmodels.data.rows import Rows, Schema
+from recmodels.metrics import METRICS, evaluate, require
+from recmodels.metrics.targets import Targets
+from recmodels.training.problem import Judge, Part, Problem
+
+#: Computes an input of the task for some interactions, (N,) numbers, from them and from the train part.
+InputFunction: TypeAlias = Callable[[Interactions, Interactions], npt.NDArray[Any]]
+
+
+class PointwiseProblem(Problem):
+    """A split of interactions, of which a model sees user and item, and a loss the label.
+
+    Args:
+        split: the interactions.
+        metrics: names from `METRICS`; the first one steers. By default the task's own.
+        task: what a loss is given; `POINTWISE`, or that with further inputs.
+        inputs: a function for each further input, such as the item's popularity.
+
+    Raises:
+        LookupError: a metric is unknown.
+        DataError: a further input is not (N,) finite numbers.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        metrics: Sequence[str] | None = None,
+        *,
+        task: Task = POINTWISE,
+        inputs: Mapping[str, InputFunction] | None = None,
+    ) -> None:
+        names = (task.metric,) if metrics is None else tuple(metrics)
+        self.name = split.name
+        self.task = task
+        self.split = split
+        self.metrics = {name: METRICS[name].higher_is_better for name in names}
+        self._schema = Schema({"user": split.n_users, "item": split.n_items})
+        self._inputs = dict(inputs or {})
+        self._rows: dict[Part, Rows] = {}
+
+    def rows(self, part: Part) -> Rows:
+        """Return the interactions of a part."""
+        if part not in self._rows:  # made when it is asked for: a search never asks for the test part
+            self._rows[part] = self._columns(self.split.parts()[part])
+        return self._rows[part]
+
+    def _columns(self, part: Interactions) -> Rows:
+        own = {name: function(part, self.split.train) for name, function in self._inputs.items()}
+        return Rows(self._schema, {"user": part.users, "item": part.items}, {"label": part.labels, **own})
+
+    def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
+        """Return what computes the metrics of a part."""
+        rows = self.split.parts()[part]
+        targets = Targets(rows.labels, rows.users, device=device)
+        require(self.metrics, targets)
+        return lambda scores: evaluate(self.metrics, scores, targets)
+
+    def groups(self, part: Part) -> IntegerArray:
+        """Return the user of each row of a part."""
+        return self.split.parts()[part].users

@@ -1,0 +1,104 @@
+"""Which of many losses are worth training: those that screening rejects, and duplicates, are sifted out before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gploss.language.expression import Expression
+from gploss.screening.screening import Reason, Screening, screen
+from gploss.search.evaluation import Evaluation, Status
+from gploss.tasks import Task
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """What is sifted out.
+
+    Args:
+        task: what losses are given.
+        scale_free: whether losses that differ by a factor alone are duplicates.
+        check_direction: reject losses that fail the task's check of the direction.
+        allow: reasons for which a loss is let through all the same.
+        recognise_duplicates: whether a loss whose fingerprint was met before is sifted out.
+
+    Raises:
+        ValueError: losses that are not finite are to be allowed.
+    """
+
+    task: Task
+    scale_free: bool
+    check_direction: bool = False
+    allow: frozenset[Reason] = frozenset()
+    recognise_duplicates: bool = True
+
+    def __post_init__(self) -> None:
+        if Reason.NON_FINITE in self.allow:
+            raise ValueError("a loss that is not finite cannot be trained, so it cannot be allowed")
+
+    def sift(self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int) -> Sifted:
+        """Sift a prefix of some losses.
+
+        Args:
+            expressions: the losses.
+            seen: what was evaluated before, by fingerprint.
+            limit: the most losses to let through; the prefix ends before the next one.
+        """
+        screening = screen(expressions, self.task, scale_free=self.scale_free, check_direction=self.check_direction)
+        texts = [
+            None if reason in self.allow else text
+            for reason, text in zip(screening.reasons, screening.texts, strict=True)
+        ]
+        known = set(seen)
+        new: list[int] = []
+        for k, (text, fingerprint) in enumerate(zip(texts, screening.fingerprints, strict=True)):
+            if text is not None or (self.recognise_duplicates and fingerprint in known):
+                continue
+            if len(new) == limit:
+                return Sifted(expressions[:k], replace(screening, texts=texts), new, seen)
+            known.add(fingerprint)
+            new.append(k)
+        return Sifted(expressions, replace(screening, texts=texts), new, seen)
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """A prefix of losses, sifted.
+
+    Attributes:
+        expressions: the prefix.
+        screening: of these and of what came after them; its texts say why a loss is not let through.
+        new: positions of the losses to be trained.
+        seen: what was evaluated before, by fingerprint.
+    """
+
+    expressions: Sequence[Expression]
+    screening: Screening
+    new: list[int]
+    seen: Mapping[str, Evaluation]
+
+    def evaluations(self, new: Mapping[int, Evaluation]) -> list[Evaluation]:
+        """Return one evaluation a loss of the prefix, in order.
+
+        Args:
+            new: the evaluations of those that were let through, by position.
+        """
+        first = dict(self.seen)
+        for k, evaluation in new.items():
+            first.setdefault(self.screening.fingerprints[k], evaluation)
+        return [new[k] if k in new else self._sifted_out(k, first) for k in range(len(self.expressions))]
+
+    def _sifted_out(self, k: int, first: Mapping[str, Evaluation]) -> Evaluation:
+        expression, text = self.expressions[k], self.screening.texts[k]
+        if text is not None:
+            return Evaluation(expression, Status.REJECTED, reason=text)
+        original = first[self.screening.fingerprints[k]]
+        return Evaluation(
+            expression,
+            Status.DUPLICATE,
+            reward=original.reward,
+            metrics=original.metrics,
+            fingerprint=original.fingerprint,
+            scale=None if original.scale is None else float(self.screening.scales[k]),
+            duplicate_of=str(original.expression),
+        )

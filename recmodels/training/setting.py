@@ -1,0 +1,69 @@
+"""Settings of a member: numbers that training is tuned by, each declared once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number that may differ from member to member.
+
+    Args:
+        name: as members name it.
+        default: what a member has that names no other.
+        low: lower end of the range in which it is tuned at first.
+        high: upper end of that range.
+        scale: how the range is to be walked: by factors ("log"), by differences ("linear"), or by factors between
+            whole numbers ("whole").
+        least: values below this make no sense.
+
+    Raises:
+        ValueError: an empty range, one that "log" or "whole" cannot walk, or a default below `least`.
+    """
+
+    name: str
+    default: float
+    low: float
+    high: float
+    scale: Literal["log", "linear", "whole"] = "log"
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.least <= self.low < self.high or (self.scale != "linear" and not self.low > 0):
+            raise ValueError(f"setting {self.name!r} cannot be tuned from {self.low:g} to {self.high:g}")
+        self.check(self.default)
+
+    def check(self, value: float) -> None:
+        """Check a value of a member; it may lie outside of the range.
+
+        Raises:
+            ValueError: the value makes no sense.
+        """
+        if not (math.isfinite(value) and value >= self.least):
+            raise ValueError(f"{self.name} is {value:g}; it must be a finite number of at least {self.least:g}")
+        if self.scale == "whole" and value != int(value):
+            raise ValueError(f"{self.name} is {value:g}; it must be a whole number")
+
+
+def complete(settings: Mapping[str, float], declared: Mapping[str, Setting]) -> dict[str, float]:
+    """Return a value for every setting that is declared, by default its own.
+
+    Args:
+        settings: values by name.
+        declared: all settings that there are, by name.
+
+    Raises:
+        ValueError: a setting is unknown, or its value makes no sense.
+    """
+    for name, value in settings.items():
+        if name not in declared:
+            near = get_close_matches(name, declared, n=1)
+            hint = f"; is {near[0]} meant?" if near else ""
+            raise ValueError(f"there is no setting {name!r}; there are {', '.join(declared)}{hint}")
+        declared[name].check(value)
+    return {name: float(settings.get(name, setting.default)) for name, setting in declared.items()}
