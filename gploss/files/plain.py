@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -19,6 +20,11 @@ def canonical_json(value: JSON) -> str:
     """
     require_json(value, "value")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """A hash of a text: BLAKE2b, 32 hexadecimal digits. Characters that stand for damaged bytes are fine."""
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def require_json(value: object, where: str) -> None:

@@ -1,4 +1,4 @@
-"""A SQLite file of a known kind: looked at before it is touched, written in whole transactions.
+"""A SQLite file of a known kind: made whole, written in whole transactions, safe in threads and forks.
 
 Shared by the cache and the checkpoint. WAL needs a local disk; network file systems do not carry it.
 """
@@ -9,55 +9,27 @@ import os
 import secrets
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from gploss.arguments import shown
-
-BUSY_TIMEOUT = 60.0
-"""Seconds that a process waits for another one's write."""
-
-_LOOKS = 100
-"""Times that a file which others write to meanwhile is looked at before it is refused."""
-
-_QUIET_LOOKS = 3
-"""Times in a row that something must be wrong with a file that nobody writes to before it is refused."""
-
-_PAUSE = 0.03
-"""Seconds between two looks: more than the time stamps of files take to move on."""
+from gploss.files.sqlite_format import (
+    BUSY_TIMEOUT,
+    FileFormat,
+    SqliteFileError,
+    explained,
+    problem_of_file,
+    set_up,
+    side_files,
+)
 
 _lock = threading.RLock()
 """Held while any connection is used: threads take turns, and no process forks meanwhile."""
 
 _open_files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
 """Files with a connection, which must be closed before a fork."""
-
-
-class SqliteFileError(Exception):
-    """A file cannot be used; the message names it and says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """What tells one kind of file from all others.
-
-    Attributes:
-        kind: what the file is, for messages, as in "evaluation cache".
-        application_id: marks the kind in the file's header (32 bits).
-        version: of the schema; kept as SQLite's user_version.
-        schema: SQL statements that make an empty file's tables.
-        error: the exception for this kind.
-    """
-
-    kind: str
-    application_id: int
-    version: int
-    schema: str
-    error: type[SqliteFileError]
 
 
 class SqliteFile:
@@ -108,7 +80,7 @@ class SqliteFile:
             try:
                 yield self._open_connection()
             except sqlite3.Error as error:
-                raise self.error(self._problem(error)) from error
+                raise self.error(explained(error)) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -168,6 +140,7 @@ class SqliteFile:
         try:
             # With WAL this survives kill -9; after a power cut the last transactions may be missing, whole.
             connection.execute("PRAGMA synchronous = NORMAL")
+            set_up(connection)
             if self.in_memory:
                 connection.executescript(self._format.schema)
         except BaseException:
@@ -182,7 +155,9 @@ class SqliteFile:
             else:
                 self._make()
         except sqlite3.Error as error:
-            raise self.error(self._problem(error)) from error
+            raise self.error(explained(error)) from error
+        except SqliteFileError:
+            raise
         except OSError as error:
             raise self.error(f"cannot be opened ({error}): choose another path") from error
 
@@ -205,7 +180,7 @@ class SqliteFile:
                 os.fsync(file.fileno())
             self._link(new)
         finally:
-            for leftover in (new, *_side_files(new)):
+            for leftover in (new, *side_files(new)):
                 leftover.unlink(missing_ok=True)
 
     def _link(self, new: Path) -> None:
@@ -225,7 +200,7 @@ class SqliteFile:
 
     def _refuse_leftovers(self) -> None:
         """SQLite would replay a deleted file's log into the new file, and so damage it."""
-        leftovers = [str(side) for side in _side_files(self.path)[:2] if side.exists()]
+        leftovers = [str(side) for side in side_files(self.path)[:2] if side.exists()]
         if leftovers and not self.path.exists():
             raise self.error(
                 f"does not exist, but {' and '.join(leftovers)} of a deleted one does: delete that too, "
@@ -234,106 +209,9 @@ class SqliteFile:
 
     def _check(self) -> None:
         """Raises unless the file is whole and of this format; changes nothing."""
-        if not self.path.is_file():
-            raise self.error("is not a file: choose another path")
-        if self.path.stat().st_size == 0:
-            raise self.error("is an empty file: delete it, or choose another path")
-        # Looking takes no locks, so a file may look damaged only because others write to it just now.
-        problem: str | None = None
-        last_state = None
-        quiet_looks = 0
-        for _ in range(_LOOKS):
-            state = self._state_on_disk()
-            problem = self._look()
-            if problem is None:
-                return
-            quiet_looks = quiet_looks + 1 if state == last_state else 1
-            if quiet_looks == _QUIET_LOOKS:
-                break
-            last_state = state
-            time.sleep(_PAUSE)
-        raise self.error(problem or "cannot be read")
-
-    def _state_on_disk(self) -> list[tuple[int, int] | None]:
-        """What changes when others write; not the index of the log, which our own looking may make."""
-        state: list[tuple[int, int] | None] = []
-        for path in (self.path, *_side_files(self.path)[:2]):
-            with suppress(FileNotFoundError):
-                status = path.stat()
-                state.append((status.st_mtime_ns, status.st_size))
-                continue
-            state.append(None)
-        return state
-
-    def _look(self) -> str | None:
-        """What is wrong with the file, or None. Only a file that says it is ours is opened with its log."""
-        immutable = f"{self.path.as_uri()}?mode=ro&immutable=1"
-        try:
-            with closing(sqlite3.connect(immutable, uri=True)) as connection:
-                # Part of the content may be in the log alone; this has SQLite read the header all the same. To
-                # read it without SQLite would drop the locks of this process's other connections to the file.
-                connection.execute("PRAGMA writable_schema = ON")
-                problem = self._problem_of_header(connection)
-            if problem is not None:
-                return problem
-            # Read-only, SQLite reads the log without writing it back on closing.
-            target = f"{self.path.as_uri()}?mode=ro" if _has_log(self.path) else immutable
-            with closing(sqlite3.connect(target, uri=True, timeout=BUSY_TIMEOUT)) as connection:
-                return _problem_of_pages(connection)
-        except sqlite3.Error as error:
-            return self._problem(error)
-
-    def _problem_of_header(self, connection: sqlite3.Connection) -> str | None:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application_id != self._format.application_id:
-            return f"is a SQLite file of another kind, no {self._format.kind}: choose another path"
-        if version > self._format.version:
-            return (
-                f"has format {version}, made by a newer gploss (this one reads format {self._format.version}): "
-                "upgrade gploss, or choose another path"
-            )
-        if version < self._format.version:
-            return (
-                f"has the old format {version} (this gploss reads format {self._format.version}): "
-                "move it away, or choose another path"
-            )
-        return None
-
-    def _problem(self, error: sqlite3.Error) -> str:
-        text = str(error)
-        if "disk is full" in text:
-            return "cannot grow, the disk is full: free some space; what was stored before is kept"
-        if "locked" in text:
-            return f"is locked by another process for more than {BUSY_TIMEOUT:.0f} s: end that process first"
-        if "readonly" in text:
-            return "may not be written: change its permissions, or choose another path"
-        if "not a database" in text:
-            return "is not a SQLite file: choose another path"
-        if "malformed" in text:
-            return _damaged(text)
-        return f"cannot be used ({text}): check the path and its permissions"
-
-
-def _problem_of_pages(connection: sqlite3.Connection) -> str | None:
-    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return None if result == "ok" else _damaged(result)
-
-
-def _damaged(details: str) -> str:
-    details = " ".join(details.split())
-    return f"is damaged ({details}): move it away with its -wal and -shm files, or restore a copy"
-
-
-def _side_files(path: Path) -> list[Path]:
-    """The files that SQLite keeps beside a database: two logs and an index of one."""
-    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal", "-shm")]
-
-
-def _has_log(path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return _side_files(path)[0].stat().st_size > 0
-    return False
+        problem = problem_of_file(self.path, self._format)
+        if problem is not None:
+            raise self.error(problem)
 
 
 def _before_fork() -> None:

@@ -91,7 +91,10 @@ class AskTell(ABC):
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
-        """Return everything that later proposals depend on but `self.rng`, as JSON or numpy arrays."""
+        """Return everything that later proposals depend on but `self.rng`, as JSON or numpy arrays.
+
+        What becomes longer and longer is a `gploss.files.packed.Grown` array: a checkpoint then writes what is new.
+        """
         ...
 
     @abstractmethod
@@ -167,7 +170,7 @@ class AskTell(ABC):
         """Return everything that later proposals depend on, random numbers included.
 
         Returns:
-            JSON values and numpy arrays, for `load_state_dict` of a searcher made with the same arguments.
+            JSON values and arrays, for `load_state_dict` of a searcher made with the same arguments.
         """
         return {
             "searcher": self.name,

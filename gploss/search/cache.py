@@ -1,12 +1,15 @@
 """Evaluated losses on disk: programs and gradient fingerprints -> raw metrics per epoch.
 
-An entry is found only under a key equal to the one that it was stored under. Metrics are stored, not rewards.
+An entry is found only under a key equal to the one that it was stored under. Metrics are stored, not rewards. Each
+row has a checksum: one that has changed since it was stored is named, counted, and left out.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sqlite3
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,7 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gploss.files.sqlite_file import FileFormat, SqliteFile, SqliteFileError
+from gploss.arguments import shown
+from gploss.files.plain import digest
+from gploss.files.rows import Value, intact, sealed
+from gploss.files.sqlite_file import SqliteFile
+from gploss.files.sqlite_format import FileFormat, SqliteFileError
 from gploss.search.evaluation import EvaluationKey, Status, metrics_from_json, metrics_to_json
 
 
@@ -25,7 +32,7 @@ class CacheError(SqliteFileError):
 _FORMAT = FileFormat(
     kind="evaluation cache",
     application_id=0x67704C43,  # "gpLC"
-    version=1,
+    version=2,
     schema="""
         CREATE TABLE keys (
             hash TEXT PRIMARY KEY,
@@ -42,6 +49,7 @@ _FORMAT = FileFormat(
             metrics TEXT NOT NULL,
             scale REAL,
             seconds REAL NOT NULL,
+            checksum TEXT NOT NULL,
             PRIMARY KEY (key, program)
         );
         CREATE INDEX entries_by_fingerprint ON entries (key, fingerprint);
@@ -49,21 +57,22 @@ _FORMAT = FileFormat(
     error=CacheError,
 )
 
-_COLUMNS = "program, fingerprint, status, reason, epochs, complete, metrics, scale, seconds"
+_COLUMNS = "key, program, fingerprint, status, reason, epochs, complete, metrics, scale, seconds, checksum"
 
 _FIND = f"""
-    SELECT keys.canonical, {_COLUMNS} FROM entries JOIN keys ON keys.hash = entries.key
-    WHERE entries.key = :key AND
+    SELECT canonical, {_COLUMNS} FROM entries LEFT JOIN keys ON keys.hash = entries.key
+    WHERE entries.key = :key AND (complete OR epochs >= :epochs) AND
 """
 
-_STORE = f"""
-    INSERT INTO entries (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (key, program) DO UPDATE SET
-        fingerprint = excluded.fingerprint, status = excluded.status, reason = excluded.reason,
-        epochs = excluded.epochs, complete = excluded.complete, metrics = excluded.metrics,
-        scale = excluded.scale, seconds = excluded.seconds
-    WHERE NOT entries.complete AND (excluded.complete OR excluded.epochs > entries.epochs)
+# Without an index, since a damaged one hides entries. A lookup may miss one for that reason: it is trained again.
+_LIST = f"""
+    SELECT entries.rowid, canonical, {_COLUMNS} FROM entries NOT INDEXED LEFT JOIN keys ON keys.hash = entries.key
+    WHERE entries.key = :key AND entries.rowid > :last ORDER BY entries.rowid LIMIT :page
 """
+
+_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_UPDATE = f"UPDATE entries SET ({_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE rowid = ?"
 
 _PAGE = 1000
 """Entries that `Cache.entries` holds in memory at a time."""
@@ -122,6 +131,10 @@ class CacheEntry:
         """Whether the entry tells what a run of this many epochs would give."""
         return self.complete or epochs <= self.epochs
 
+    def outdoes(self, other: CacheEntry) -> bool:
+        """Whether the entry says more than another one of its program: it ended by itself, or trained longer."""
+        return not other.complete and (self.complete or self.epochs > other.epochs)
+
     def truncated(self, epochs: int) -> CacheEntry:
         """What a run of only this many epochs would have given, but for its seconds.
 
@@ -149,6 +162,9 @@ class Cache:
     Args:
         path: the file, made if absent; or ":memory:" for a cache that lives and dies with this object.
 
+    Attributes:
+        damaged: the programs of entries that were found damaged, and left out; each was warned of.
+
     Raises:
         CacheError: if the file is damaged, foreign, or of another format version; it is left as it is. The
             methods raise it when the disk is full (what was stored before is kept) or the file unusable.
@@ -164,6 +180,7 @@ class Cache:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._file = SqliteFile(path, _FORMAT)
+        self.damaged: set[str] = set()
 
     @property
     def path(self) -> Path:
@@ -198,34 +215,36 @@ class Cache:
         """
         if not entries:
             return
-        rows = [_to_row(key, entry) for entry in entries]
         with self._file.writing() as connection:
-            connection.execute(
-                "INSERT INTO keys (hash, canonical) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING",
-                (key.hash, key.canonical_json),
-            )
-            (canonical,) = connection.execute("SELECT canonical FROM keys WHERE hash = ?", (key.hash,)).fetchone()
-            self._require_equal(key, canonical)
-            connection.executemany(_STORE, rows)
+            self._store_key(connection, key)
+            for entry in entries:
+                row = _to_row(key, entry)
+                old = connection.execute(
+                    f"SELECT rowid, {_COLUMNS} FROM entries WHERE key = ? AND program = ?", row[:2]
+                )
+                place, *values = old.fetchone() or (None,)
+                if place is None:
+                    connection.execute(_INSERT, row)
+                elif (known := _to_entry(values)) is None or entry.outdoes(known):
+                    connection.execute(_UPDATE, (*row, place))
 
     def entries(self, key: EvaluationKey) -> Iterator[CacheEntry]:
-        """All entries under a key, by program text; those stored meanwhile may be among them.
+        """All entries under a key, in the order in which they came; those stored meanwhile may be among them.
 
         Raises:
             CacheError: as for `lookup`.
         """
-        last = ""
+        last = -1
         while True:
             with self._file.reading() as connection:
-                rows = connection.execute(
-                    _FIND + "program > :last ORDER BY program LIMIT :page",
-                    {"key": key.hash, "last": last, "page": _PAGE},
-                ).fetchall()
-            for row in rows:
-                yield self._from_row(key, row)
+                rows = connection.execute(_LIST, {"key": key.hash, "last": last, "page": _PAGE}).fetchall()
+            for _, *row in rows:
+                entry = self._from_row(key, row)
+                if entry is not None:
+                    yield entry
             if len(rows) < _PAGE:
                 return
-            last = rows[-1][1]
+            last = rows[-1][0]
 
     def close(self) -> None:
         """Closes the file; closing twice is fine."""
@@ -240,58 +259,81 @@ class Cache:
         self.close()
 
     def _find(self, key: EvaluationKey, condition: str, wanted: str, epochs: int) -> CacheEntry | None:
+        asked = {"key": key.hash, "wanted": wanted, "epochs": epochs}
         with self._file.reading() as connection:
-            row = connection.execute(
-                f"{_FIND} {condition} AND (complete OR epochs >= :epochs) ORDER BY entries.rowid LIMIT 1",
-                {"key": key.hash, "wanted": wanted, "epochs": epochs},
-            ).fetchone()
-        return None if row is None else self._from_row(key, row)
+            for row in connection.execute(f"{_FIND} {condition} ORDER BY entries.rowid", asked):
+                entry = self._from_row(key, row)
+                # A damaged index may lead to another row than was asked for.
+                if entry is not None and wanted in (entry.program, entry.fingerprint) and entry.serves(epochs):
+                    return entry
+        return None
 
-    def _from_row(self, key: EvaluationKey, row: tuple[Any, ...]) -> CacheEntry:
+    def _from_row(self, key: EvaluationKey, row: Sequence[Any]) -> CacheEntry | None:
+        """The entry in a row; None, with a warning, where the row is damaged."""
         canonical, *values = row
-        self._require_equal(key, canonical)
-        try:
-            return _to_entry(values)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise self._file.error(
-                f"is damaged (the entry of {values[0]!r} makes no sense: {error}): move it away with its -wal "
-                "and -shm files, or restore a copy"
-            ) from error
+        self._refuse_collision(key, canonical)
+        entry = _to_entry(values)
+        if entry is None and values[1] not in self.damaged:
+            self.damaged.add(str(values[1]))
+            warnings.warn(
+                f"the {_FORMAT.kind} {self.path} holds a damaged entry of {shown(values[1])}: it is left out, and "
+                f"trained again where it is needed ({len(self.damaged)} so far)",
+                stacklevel=4,
+            )
+        return entry
 
-    def _require_equal(self, key: EvaluationKey, canonical: object) -> None:
-        if canonical != key.canonical_json:
+    def _store_key(self, connection: sqlite3.Connection, key: EvaluationKey) -> None:
+        """Store what the key's hash stands for, for people; a damaged text is replaced."""
+        found = connection.execute("SELECT canonical FROM keys WHERE hash = ?", (key.hash,)).fetchone()
+        if found is not None:
+            self._refuse_collision(key, found[0])
+        if found != (key.canonical_json,):
+            connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (key.hash, key.canonical_json))
+
+    def _refuse_collision(self, key: EvaluationKey, canonical: object) -> None:
+        """Raise where the hash stands for another key: one whose text is whole, or it would not have this hash."""
+        if canonical != key.canonical_json and isinstance(canonical, str) and digest(canonical) == key.hash:
             raise self._file.error(
                 f"holds another key with the hash {key.hash}: choose another path.\n"
                 f"There: {canonical}\nHere:  {key.canonical_json}"
             )
 
 
-def _to_row(key: EvaluationKey, entry: CacheEntry) -> tuple[object, ...]:
+def _to_row(key: EvaluationKey, entry: CacheEntry) -> tuple[Value, ...]:
     metrics = json.dumps(metrics_to_json(entry.metrics), allow_nan=False, separators=(",", ":"))
-    return (
-        key.hash,
-        entry.program,
-        entry.fingerprint,
-        str(entry.status),
-        entry.reason,
-        int(entry.epochs),
-        bool(entry.complete),
-        metrics,
-        None if entry.scale is None else float(entry.scale),
-        float(entry.seconds),
+    return sealed(
+        "entries",
+        (
+            key.hash,
+            entry.program,
+            entry.fingerprint,
+            str(entry.status),
+            entry.reason,
+            int(entry.epochs),
+            int(entry.complete),
+            metrics,
+            None if entry.scale is None else float(entry.scale),
+            float(entry.seconds),
+        ),
     )
 
 
-def _to_entry(values: Sequence[Any]) -> CacheEntry:
-    program, fingerprint, status, reason, epochs, complete, metrics, scale, seconds = values
-    return CacheEntry(
-        program=program,
-        fingerprint=fingerprint,
-        status=status,
-        reason=reason,
-        epochs=epochs,
-        complete=bool(complete),
-        metrics=metrics_from_json(json.loads(metrics)),
-        scale=scale,
-        seconds=seconds,
-    )
+def _to_entry(row: Sequence[Any]) -> CacheEntry | None:
+    """The entry in a row of `_COLUMNS`; None where the row is damaged, or its content makes no sense."""
+    if not intact("entries", row):
+        return None
+    _, program, fingerprint, status, reason, epochs, complete, metrics, scale, seconds, _ = row
+    try:
+        return CacheEntry(
+            program=program,
+            fingerprint=fingerprint,
+            status=status,
+            reason=reason,
+            epochs=epochs,
+            complete=bool(complete),
+            metrics=metrics_from_json(json.loads(metrics)),
+            scale=scale,
+            seconds=seconds,
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
+from gploss.files.packed import npy, pack, unpack
 from gploss.files.plain import JSON, canonical_json, differences
-from gploss.files.sqlite_file import FileFormat, SqliteFile, SqliteFileError
+from gploss.files.rows import Value, intact, sealed
+from gploss.files.sqlite_file import SqliteFile
+from gploss.files.sqlite_format import FileFormat, SqliteFileError
 from gploss.search.evaluation import Evaluation
 
 
@@ -25,40 +29,49 @@ class CheckpointError(SqliteFileError):
 _FORMAT = FileFormat(
     kind="checkpoint",
     application_id=0x67704C52,  # "gpLR"
-    version=1,
+    version=2,
     schema="""
         CREATE TABLE settings (
             only INTEGER PRIMARY KEY CHECK (only = 1),
-            settings TEXT NOT NULL
+            settings TEXT NOT NULL,
+            checksum TEXT NOT NULL
         );
         CREATE TABLE evaluations (
             step INTEGER PRIMARY KEY,
             elapsed REAL NOT NULL,
-            evaluation TEXT NOT NULL
+            evaluation TEXT NOT NULL,
+            checksum TEXT NOT NULL
+        );
+        CREATE TABLE grown (
+            place TEXT NOT NULL,
+            start INTEGER NOT NULL,
+            rows BLOB NOT NULL,
+            checksum TEXT NOT NULL,
+            PRIMARY KEY (place, start)
         );
         CREATE TABLE state (
             only INTEGER PRIMARY KEY CHECK (only = 1),
-            round INTEGER NOT NULL,
+            turn INTEGER NOT NULL,
+            evaluations INTEGER NOT NULL,
             state TEXT NOT NULL,
-            arrays BLOB NOT NULL
+            arrays BLOB NOT NULL,
+            checksum TEXT NOT NULL
         );
     """,
     error=CheckpointError,
 )
-
-_Place: TypeAlias = tuple[str | int, ...]
 
 
 class Saved(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-        evaluations: all of the run's, in order.
+        evaluations: all of the run's, in order; None for one that was found damaged.
         elapsed: seconds since the run's beginning at each of them.
         state: as it was saved last.
     """
 
-    evaluations: list[Evaluation]
+    evaluations: list[Evaluation | None]
     elapsed: list[float]
     state: dict[str, Any]
 
@@ -66,7 +79,8 @@ class Saved(NamedTuple):
 class Checkpoint:
     """One SQLite file that holds one run; whatever kills the run, the file holds whole turns.
 
-    A run that goes on calls `begin`, then `load`, then `save` after each turn.
+    A run that goes on calls `begin`, then `load`, then `save` after each turn. Only what is new is written, and the
+    state: a turn costs the same however long the run has been.
 
     Args:
         path: the file, made if absent; or ":memory:".
@@ -79,6 +93,8 @@ class Checkpoint:
     def __init__(self, path: str | PathLike[str]) -> None:
         self._file = SqliteFile(path, _FORMAT)
         self._turn = 0
+        self._evaluations = 0
+        self._lengths: dict[str, int] = {}  # of the grown arrays, as far as they are stored
 
     @property
     def path(self) -> Path:
@@ -97,11 +113,14 @@ class Checkpoint:
         """
         text = canonical_json(dict(settings))
         with self._file.writing() as connection:
-            connection.execute("INSERT INTO settings VALUES (1, ?) ON CONFLICT DO NOTHING", (text,))
-            (saved,) = connection.execute("SELECT settings FROM settings").fetchone()
-        if saved == text:
+            new = sealed("settings", (1, text))
+            connection.execute("INSERT INTO settings VALUES (?, ?, ?) ON CONFLICT DO NOTHING", new)
+            row = connection.execute("SELECT * FROM settings").fetchone()
+        if not intact("settings", row):
+            raise self._senseless("its settings have changed since they were written")
+        if row == new:
             return
-        lines = differences("settings", self._parsed(saved), json.loads(text), "in the file", "now")
+        lines = differences("settings", json.loads(row[1]), json.loads(text), "in the file", "now")
         raise self._file.error(
             "\n".join(["holds a run with other settings: use the same, or choose another path.", *lines])
         )
@@ -114,7 +133,8 @@ class Checkpoint:
         Args:
             new_evaluations: those since the last save, in order.
             elapsed: seconds since the run's beginning, one for each of them.
-            state: JSON values (infinities and NaN allowed) and numpy arrays, nested in any way.
+            state: JSON values (infinities and NaN allowed) and numpy arrays, nested in any way; of arrays marked as
+                `gploss.files.packed.Grown` only the new rows are written.
 
         Raises:
             CheckpointError: if the turn cannot be written, or the file has turns that this object neither
@@ -125,43 +145,65 @@ class Checkpoint:
             raise ValueError(f"{len(new_evaluations)} evaluations need as many elapsed times, got {len(elapsed)}")
         if not all(map(math.isfinite, elapsed)):
             raise ValueError(f"elapsed times must be finite, got {list(elapsed)!r}")
-        text, arrays = _pack(state)
+        packed = pack(state)
+        grown = [self._growth(place, array) for place, array in packed.grown.items()]
         rows = [
-            (float(seconds), json.dumps(evaluation.to_json(), allow_nan=False))
-            for seconds, evaluation in zip(elapsed, new_evaluations, strict=True)
+            sealed("evaluations", (step, float(seconds), json.dumps(evaluation.to_json(), allow_nan=False)))
+            for step, (seconds, evaluation) in enumerate(
+                zip(elapsed, new_evaluations, strict=True), start=self._evaluations + 1
+            )
         ]
+        count = self._evaluations + len(rows)
         with self._file.writing() as connection:
-            (last_turn,) = connection.execute("SELECT max(round) FROM state").fetchone()
+            (last_turn,) = connection.execute("SELECT max(turn) FROM state").fetchone()
             if (last_turn or 0) != self._turn:
                 raise self._file.error(
                     f"is at turn {last_turn or 0}, this run at {self._turn}: another run writes to it, or it "
                     "was not loaded; let only one run use it"
                 )
-            # A step follows the last one by itself: an integer primary key counts up.
-            connection.executemany("INSERT INTO evaluations (elapsed, evaluation) VALUES (?, ?)", rows)
-            connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?)", (self._turn + 1, text, arrays))
+            connection.execute("DELETE FROM evaluations WHERE step > ?", (self._evaluations,))
+            connection.executemany("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
+            # An array that was empty before has a row without content at its start.
+            connection.executemany("INSERT OR REPLACE INTO grown VALUES (?, ?, ?, ?)", filter(None, grown))
+            row = sealed("state", (1, self._turn + 1, count, packed.text, packed.arrays))
+            connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?)", row)
         self._turn += 1
+        self._evaluations = count
+        self._lengths = {place: len(array) for place, array in packed.grown.items()}
 
     def load(self) -> Saved | None:
         """What was saved, up to the last whole turn; None if nothing was.
 
+        An evaluation that has changed since it was written is left out, with a warning that names its step.
+
         Raises:
-            CheckpointError: if the file cannot be read, or its content makes no sense.
+            CheckpointError: if the file cannot be read, or the state in it is damaged.
         """
         # One transaction, so that evaluations and state are of one moment.
         with self._file.writing() as connection:
-            newest = connection.execute("SELECT round, state, arrays FROM state").fetchone()
-            rows = connection.execute("SELECT elapsed, evaluation FROM evaluations ORDER BY step").fetchall()
+            newest = connection.execute("SELECT * FROM state").fetchone()
+            rows = connection.execute("SELECT * FROM evaluations ORDER BY step").fetchall()
+            pieces = connection.execute("SELECT * FROM grown ORDER BY place, start").fetchall()
         if newest is None:
             return None
-        last_turn, text, arrays = newest
+        if not intact("state", newest) or not all(intact("grown", piece) for piece in pieces):
+            raise self._senseless("the run's state has changed since it was written")
+        _, turn, count, text, arrays, _ = newest
+        grown: defaultdict[str, list[bytes]] = defaultdict(list)
+        for place, _, piece, _ in pieces:
+            grown[place].append(piece)
         try:
-            evaluations = [Evaluation.from_json(json.loads(record)) for _, record in rows]
-            saved = Saved(evaluations, [seconds for seconds, _ in rows], _unpack(text, arrays))
-        except (ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
-            raise self._senseless(error) from error
-        self._turn = last_turn
-        return saved
+            state, self._lengths = unpack(text, arrays, grown)
+        except ValueError as error:
+            raise self._senseless(str(error)) from error
+        evaluations, times = self._evaluations_of(rows, count)
+        self._turn = turn
+        self._evaluations = count
+        return Saved(evaluations, times, state)
+
+    def forget(self, after: int) -> None:
+        """Lets the next save write over all evaluations after the first so many."""
+        self._evaluations = min(after, self._evaluations)
 
     def close(self) -> None:
         """Closes the file; closing twice is fine."""
@@ -175,60 +217,50 @@ class Checkpoint:
     ) -> None:
         self.close()
 
-    def _parsed(self, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise self._senseless(error) from error
+    def _growth(self, place: str, array: NDArray[Any]) -> tuple[Value, ...] | None:
+        """A row with what is not stored of a grown array; None where nothing is new."""
+        start = self._lengths.get(place, 0)
+        if len(array) < start:
+            raise ValueError(f"the array at {place} has {len(array)} rows, fewer than the {start} that are stored")
+        if len(array) == start and place in self._lengths:
+            return None
+        return sealed("grown", (place, start, npy(array[start:])))
 
-    def _senseless(self, error: Exception) -> SqliteFileError:
+    def _evaluations_of(
+        self, rows: Sequence[tuple[Value, ...]], count: int
+    ) -> tuple[list[Evaluation | None], list[float]]:
+        """The evaluations of steps 1 to count with their times; None, and the time before, for a damaged one."""
+        found = dict(filter(None, map(_read, rows)))
+        evaluations: list[Evaluation | None] = []
+        times: list[float] = []
+        damaged = []
+        for step in range(1, count + 1):
+            evaluation, seconds = found.get(step, (None, times[-1] if times else 0.0))
+            if evaluation is None:
+                damaged.append(str(step))
+            evaluations.append(evaluation)
+            times.append(seconds)
+        if damaged:
+            warnings.warn(
+                f"the {_FORMAT.kind} {self.path} holds damaged evaluations, which are left out: {len(damaged)} in "
+                f"all, of step {', '.join(damaged[:20])}{' and others' if len(damaged) > 20 else ''}",
+                stacklevel=3,
+            )
+        return evaluations, times
+
+    def _senseless(self, problem: str) -> SqliteFileError:
         return self._file.error(
-            f"is damaged, or of another version of gploss (its content makes no sense: {error}): "
+            f"is damaged, or of another version of gploss ({problem}): "
             "move it away with its -wal and -shm files, or restore a copy"
         )
 
 
-def _pack(state: Mapping[str, Any]) -> tuple[str, bytes]:
-    """A state as JSON text, with null where arrays were and a list of those places, and the arrays as npy."""
-    blob = io.BytesIO()
-    places: list[_Place] = []
-
-    def without_arrays(value: Any, place: _Place) -> Any:
-        if isinstance(value, np.ndarray):
-            if type(value) is not np.ndarray or value.dtype.hasobject:
-                raise ValueError(f"{_written(place)} is an array of a kind that cannot be stored: {value!r}")
-            np.save(blob, value, allow_pickle=False)
-            places.append(place)
-            return None
-        if isinstance(value, dict):
-            for name in value:
-                if not isinstance(name, str):
-                    raise ValueError(f"{_written(place)} has the key {name!r}: keys must be text")
-            return {name: without_arrays(item, (*place, name)) for name, item in value.items()}
-        if isinstance(value, list):
-            return [without_arrays(item, (*place, index)) for index, item in enumerate(value)]
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        raise ValueError(
-            f"{_written(place)} is a {type(value).__name__}, which cannot be stored: make it a dict, a list, text, "
-            "a number, or a numpy array"
-        )
-
-    plain = without_arrays(dict(state), ())
-    return json.dumps({"state": plain, "arrays": places}), blob.getvalue()
-
-
-def _unpack(text: str, blob: bytes) -> dict[str, Any]:
-    record = json.loads(text)
-    state: dict[str, Any] = record["state"]
-    arrays = io.BytesIO(blob)
-    for *parents, last in record["arrays"]:
-        holder: Any = state
-        for step in parents:
-            holder = holder[step]
-        holder[last] = np.load(arrays, allow_pickle=False)
-    return state
-
-
-def _written(place: _Place) -> str:
-    return "state" + "".join(f"[{step!r}]" for step in place)
+def _read(row: tuple[Value, ...]) -> tuple[int, tuple[Evaluation, float]] | None:
+    """Step, evaluation and time of a row; None where it is damaged, or its content makes no sense."""
+    if not intact("evaluations", row):
+        return None
+    step, seconds, text, _ = row
+    try:
+        return int(step), (Evaluation.from_json(json.loads(text)), float(seconds))  # type: ignore[arg-type]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None

@@ -11,10 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Any
 
-from gploss.files.plain import JSON, canonical_json
+from gploss.files.plain import JSON, canonical_json, digest
 from gploss.language.expression import Expression
 
 
@@ -170,4 +169,4 @@ class EvaluationKey:
         # A copy, so that a caller's later change to its mapping cannot make fields and hash disagree.
         object.__setattr__(self, "fields", json.loads(text))
         object.__setattr__(self, "canonical_json", text)
-        object.__setattr__(self, "hash", blake2b(text.encode(), digest_size=16).hexdigest())
+        object.__setattr__(self, "hash", digest(text))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from html import escape
 from itertools import accumulate, chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from gploss.arguments import whole_number
-from gploss.files.plain import JSON, canonical_json, differences
+from gploss.files.plain import JSON, canonical_json, differences, digest
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import ExpressionLoss
@@ -319,7 +318,7 @@ def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
 def _digest(content: Mapping[str, JSON]) -> str | None:
     """Hash of the content; None where it holds what no result can, such as NaN."""
     try:
-        return blake2b(canonical_json(content).encode(), digest_size=16).hexdigest()
+        return digest(canonical_json(content))
     except ValueError:
         return None
 

@@ -181,8 +181,14 @@ class SearchRun:
             # So that a run stopped in its first turn goes on from its beginning, warm start included.
             checkpoint.save([], [], self._state())
             return
-        for evaluation, elapsed in zip(saved.evaluations, saved.elapsed, strict=True):
-            self._record.add([evaluation], elapsed)
+        evaluated = saved.state["turn"]["evaluated"]
+        told = len(saved.evaluations) - evaluated
+        whole = _length_before_damage(saved.evaluations, told)
+        # What comes after a damaged evaluation of the open turn is evaluated again, and written over.
+        checkpoint.forget(whole)
+        for evaluation, elapsed in zip(saved.evaluations[:whole], saved.elapsed, strict=False):
+            if evaluation is not None:
+                self._record.add([evaluation], elapsed)
         self._started = time.monotonic() - self._record.spending.elapsed
         spent = self._budget.spent(self._record.spending)
         if self._budget.seconds is None and spent > self._budget.amount:
@@ -194,10 +200,9 @@ class SearchRun:
         if isinstance(self._searcher.evaluator, RoundsEvaluator):
             self._searcher.evaluator.load_state_dict(saved.state["evaluator"])
         self._turned_down_before = saved.state["turned_down_before"]
-        evaluated = saved.state["turn"]["evaluated"]
         self._turn = Turn(
             [Expression.parse(text) for text in saved.state["turn"]["proposals"]],
-            saved.evaluations[len(saved.evaluations) - evaluated :],
+            [evaluation for evaluation in saved.evaluations[told:whole] if evaluation is not None],
         )
 
     def _elapsed(self) -> float:
@@ -226,6 +231,11 @@ class SearchRun:
             records=tuple(self._record.evaluations),
             elapsed=tuple(self._record.elapsed),
         )
+
+
+def _length_before_damage(evaluations: Sequence[Evaluation | None], start: int) -> int:
+    """How many evaluations there are before the first damaged one from the start on."""
+    return next((step for step in range(start, len(evaluations)) if evaluations[step] is None), len(evaluations))
 
 
 def _check_evaluations(batch: Sequence[Expression], evaluations: Sequence[Evaluation], limit: int) -> None:

@@ -19,6 +19,7 @@ from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
 from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
+from gploss.searchers.known_keys import KnownKeys
 
 _TRIES = 20
 """How often an offspring that is not new is bred again, and then how often a random tree is drawn."""
@@ -142,7 +143,7 @@ class GeneticSearcher(AskTellSearcher):
         self.hall_of_fame = tools.HallOfFame(_HALL_OF_FAME, similar=_same)
         self.pareto_front = tools.ParetoFront(similar=_same)
         self._next_initial = 0
-        self._known: set[int] = set()
+        self._known = KnownKeys()
         self._round_start = 0.0
         self._survivors: list[Expression] = []  # of the last round, to be proposed again
         self._outdated: set[int] = set()  # keys of the living whose fitness is of an earlier round
@@ -254,7 +255,7 @@ class GeneticSearcher(AskTellSearcher):
             "population": self._described(self.population),
             "hall_of_fame": self._described(self.hall_of_fame),
             "pareto_front": self._described(self.pareto_front),
-            "known": np.array(sorted(self._known), dtype=np.uint64),
+            "known": self._known.grown(),
             "next_initial": self._next_initial,
             "round_start": self._round_start,
             "survivors": [str(expression) for expression in self._survivors],
@@ -271,7 +272,7 @@ class GeneticSearcher(AskTellSearcher):
             # Of equals DEAP puts the later one first: the last one first gives the order of before.
             for individual in reversed(individuals):
                 record.insert(individual)
-        self._known = {int(key) for key in state["known"]}
+        self._known = KnownKeys(state["known"].array)
         self._next_initial = int(state["next_initial"])
         self._round_start = float(state["round_start"])
         self._survivors = [Expression.parse(text) for text in state["survivors"]]

@@ -5,12 +5,14 @@ import pickle
 import random
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gploss.files.sqlite_file import FileFormat, SqliteFile, SqliteFileError
+from gploss.files.sqlite_file import SqliteFile
+from gploss.files.sqlite_format import FileFormat, SqliteFileError
 
 
 class ToyError(SqliteFileError):
@@ -121,6 +123,29 @@ BAD_FILES: dict[Any, str] = {
 }
 
 
+def with_other_schema(statement: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        SqliteFile(path, TOY).close()
+        connection = sqlite3.connect(path)
+        connection.executescript(statement)
+        connection.close()
+
+    return make
+
+
+OTHER_SCHEMAS = {
+    "CREATE VIEW odd AS SELECT 1": r"does not have the tables of a toy \(the view odd",
+    "CREATE TRIGGER odd AFTER INSERT ON numbers BEGIN DELETE FROM numbers; END": "the trigger odd",
+    "CREATE TABLE odd (x)": "the table odd",
+    "CREATE INDEX odd ON numbers (number)": "the index odd",
+    "DROP TABLE numbers": "the table numbers",
+    "DROP TABLE numbers; CREATE VIEW numbers AS SELECT 1 AS number": "the table numbers, the view numbers",
+    "ALTER TABLE numbers ADD COLUMN odd DEFAULT 1": "the table numbers",
+    "DROP TABLE numbers; CREATE TABLE numbers (number INTEGER, padding TEXT AS (number))": "the table numbers",
+}
+BAD_FILES |= {with_other_schema(statement): message for statement, message in OTHER_SCHEMAS.items()}
+
+
 @pytest.mark.parametrize(("make", "message"), BAD_FILES.items())
 def test_a_bad_file_is_refused_and_left_as_it_is(tmp_path: Path, make: Any, message: str) -> None:
     path = tmp_path / "a file?#%.db"
@@ -133,6 +158,23 @@ def test_a_bad_file_is_refused_and_left_as_it_is(tmp_path: Path, make: Any, mess
     # The index of a log is no data: SQLite makes it anew each time that a log of our own file is read.
     after.pop(f"{path.name}-shm", None)
     assert after == before
+
+
+def test_a_trigger_that_lies_in_the_log_is_refused(tmp_path: Path) -> None:
+    path, copy = tmp_path / "toy.db", tmp_path / "copy.db"
+    SqliteFile(path, TOY).close()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TRIGGER odd AFTER INSERT ON numbers BEGIN DELETE FROM numbers; END")
+    for suffix in ("", "-wal"):
+        Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    connection.close()
+    with pytest.raises(ToyError, match="the trigger odd"):
+        SqliteFile(copy, TOY)
+
+
+def test_errors_are_those_that_programs_tell_in_a_line() -> None:
+    assert issubclass(SqliteFileError, OSError)
+    assert str(ToyError("the toy x is empty")) == "the toy x is empty"
 
 
 def test_a_new_file_needs_no_folder_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

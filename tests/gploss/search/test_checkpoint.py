@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from gploss.files.packed import Grown
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.search.cache import Cache
@@ -159,7 +161,7 @@ def test_two_runs_cannot_write_one_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="at turn 1, this run at 0: another run writes to it"):
             second.save([trained(0.2)], [1.0], {})
         saved = first.load()
-        assert saved is not None and [one.reward for one in saved.evaluations] == [0.1]
+        assert saved is not None and [one and one.reward for one in saved.evaluations] == [0.1]
 
 
 def test_a_cache_is_no_checkpoint(tmp_path: Path) -> None:
@@ -168,26 +170,114 @@ def test_a_cache_is_no_checkpoint(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "file.db")
 
 
+def spoil(path: Path, statement: str, *values: Any) -> None:
+    """Change a file behind the back of whoever has it open."""
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE evaluations SET evaluation = '{\"expression\": 1}'",
-        "UPDATE evaluations SET evaluation = '[]'",
         "UPDATE state SET state = '{'",
         "UPDATE state SET arrays = x'00'",
         "UPDATE state SET arrays = x''",
+        "UPDATE state SET evaluations = 0",
+        "UPDATE state SET state = CAST(x'ff' || state AS TEXT)",
+        "UPDATE grown SET rows = x''",
+        "UPDATE grown SET start = 1",
+        "DELETE FROM grown",
     ],
 )
-def test_content_that_makes_no_sense_is_an_error(tmp_path: Path, damage: str) -> None:
+def test_a_state_that_has_changed_is_an_error(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "run.db"
     with Checkpoint(path) as checkpoint:
-        checkpoint.save([trained(0.1)], [1.0], {"weights": np.zeros(3)})
-        connection = sqlite3.connect(path)
-        connection.execute(damage)
-        connection.commit()
-        connection.close()
+        checkpoint.save([trained(0.1)], [1.0], {"weights": np.zeros(3), "keys": Grown(np.arange(4))})
+        spoil(path, damage)
         with pytest.raises(CheckpointError, match=r"run\.db is damaged.*move it away"):
             checkpoint.load()
+
+
+def test_settings_that_have_changed_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Checkpoint(path) as checkpoint:
+        checkpoint.begin({"seed": 0})
+        spoil(path, "UPDATE settings SET settings = replace(settings, '0', '1')")
+        with pytest.raises(CheckpointError, match=r"run\.db is damaged.*its settings have changed"):
+            checkpoint.begin({"seed": 1})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE evaluations SET evaluation = replace(evaluation, '0.2', '0.3') WHERE step = 2",
+        "UPDATE evaluations SET evaluation = CAST(x'ff' || evaluation AS TEXT) WHERE step = 2",
+        "UPDATE evaluations SET elapsed = 1.25 WHERE step = 2",
+        "UPDATE evaluations SET step = 7 WHERE step = 2",
+        "DELETE FROM evaluations WHERE step = 2",
+    ],
+)
+def test_a_damaged_evaluation_is_named_and_left_out(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "run.db"
+    with Checkpoint(path) as checkpoint:
+        checkpoint.save([trained(0.1), trained(0.2)], [1.0, 1.5], {"turn": 1})
+        checkpoint.save([trained(0.3)], [2.0], {"turn": 2})
+    spoil(path, damage)
+    with Checkpoint(path) as checkpoint:
+        with pytest.warns(UserWarning, match=r"run\.db holds damaged evaluations, .* 1 in all, of step 2$"):
+            saved = checkpoint.load()
+        assert saved is not None and saved.state == {"turn": 2}
+        assert [one and one.reward for one in saved.evaluations] == [0.1, None, 0.3]
+        assert saved.elapsed == [1.0, 1.0, 2.0]
+
+
+def test_what_is_forgotten_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Checkpoint(path) as checkpoint:
+        checkpoint.save([trained(reward) for reward in (0.1, 0.2, 0.3)], [1.0, 2.0, 3.0], {})
+        checkpoint.forget(1)
+        checkpoint.save([trained(0.4)], [4.0], {})
+    with Checkpoint(path) as checkpoint:
+        saved = checkpoint.load()
+        assert saved is not None and [one and one.reward for one in saved.evaluations] == [0.1, 0.4]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=4), min_size=1, max_size=4), st.data())
+def test_arrays_that_grow_come_back_whole(pieces: list[list[int]], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.db"
+        keys = np.empty(0, np.uint64)
+        for piece in pieces:
+            with Checkpoint(path) as checkpoint:
+                checkpoint.load()
+                for key in piece:
+                    keys = np.append(keys, np.uint64(key))
+                    if data.draw(st.booleans()):
+                        checkpoint.save([], [], {"searcher": {"keys": Grown(keys)}})
+                checkpoint.save([], [], {"searcher": {"keys": Grown(keys)}})
+                saved = checkpoint.load()
+        assert saved is not None
+        again = saved.state["searcher"]["keys"]
+        assert isinstance(again, Grown) and same(again.array, keys)
+
+
+def test_only_what_is_new_of_a_growing_array_is_written(tmp_path: Path) -> None:
+    keys = np.arange(200_000, dtype=np.uint64)
+    with Checkpoint(tmp_path / "run.db") as checkpoint:
+        for length in range(100_000, 200_001, 1000):
+            checkpoint.save([], [], {"keys": Grown(keys[:length])})
+    # Written whole each time, it would be 120 MB.
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 3e6
+
+
+def test_an_array_that_grows_cannot_shrink() -> None:
+    with Checkpoint(":memory:") as checkpoint:
+        checkpoint.save([], [], {"keys": Grown(np.arange(3))})
+        with pytest.raises(ValueError, match=r"the array at \[\"keys\"\] has 2 rows, fewer than the 3"):
+            checkpoint.save([], [], {"keys": Grown(np.arange(2))})
 
 
 def test_a_full_disk_keeps_the_round_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +295,7 @@ def test_a_full_disk_keeps_the_round_before(tmp_path: Path, monkeypatch: pytest.
             checkpoint.save([trained(0.2)], [2.0], {"weights": np.zeros(10**6)})
         checkpoint.save([trained(0.3)], [3.0], {"weights": np.ones(3)})
         saved = checkpoint.load()
-        assert saved is not None and [one.reward for one in saved.evaluations] == [0.1, 0.3]
+        assert saved is not None and [one and one.reward for one in saved.evaluations] == [0.1, 0.3]
         assert saved.state["weights"].tolist() == [1, 1, 1]
 
 
@@ -270,7 +360,7 @@ def test_a_killed_run_leaves_whole_rounds(tmp_path: Path) -> None:
     rounds = saved.state["rounds"]
     assert rounds >= 7
     assert saved.state["weights"].tolist() == [rounds] * 3000
-    assert [one.reward for one in saved.evaluations] == [
+    assert [one and one.reward for one in saved.evaluations] == [
         number for number in range(1, rounds + 1) for _ in range(10)
     ]
-    assert saved.elapsed == [one.reward for one in saved.evaluations]
+    assert saved.elapsed == [one and one.reward for one in saved.evaluations]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,41 @@ def test_a_file_that_is_no_checkpoint_is_an_error_and_kept(tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match=r"notes\.txt"):
         quiet(make(), 30, checkpoint=file)
     assert file.read_text() == "not to be lost"
+
+
+def damage(file: Path, *steps: int) -> None:
+    """Change evaluations behind the back of the run that wrote them."""
+    connection = sqlite3.connect(file)
+    for step in steps:
+        connection.execute("UPDATE evaluations SET elapsed = elapsed + 1 WHERE step = ?", (step,))
+    connection.commit()
+    connection.close()
+
+
+@searchers
+def test_damaged_evaluations_are_named_and_the_run_goes_on(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    whole = quiet(make(name), 100, checkpoint=file)
+    damage(file, 3, 40)
+    with pytest.warns(UserWarning, match=r"damaged evaluations, which are left out: 2 in all, of step 3, 40$"):
+        resumed = quiet(make(name), 100, checkpoint=file)
+    rest = [record for step, record in enumerate(whole.records, start=1) if step not in (3, 40)]
+    assert list(resumed.records[: len(rest)]) == rest
+    assert charged(resumed) == 100
+
+
+@searchers
+def test_a_damaged_evaluation_of_an_open_turn_is_made_again(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    first = quiet(make(name, proposals_at_once=100), 30, checkpoint=file)
+    damage(file, len(first.records) - 2)
+    with pytest.warns(UserWarning, match="damaged evaluations, .* 1 in all"):
+        resumed = quiet(make(name, proposals_at_once=100), 120, checkpoint=file)
+    assert comparable(resumed) == comparable(quiet(make(name, proposals_at_once=100), 120))
+    evaluator = SyntheticEvaluator()
+    again = quiet(make(name, evaluator, proposals_at_once=100), 120, checkpoint=file)
+    assert comparable(again) == comparable(resumed)
+    assert evaluator.calls == 0
 
 
 def run_slowly(name: str, file: Path) -> None:
