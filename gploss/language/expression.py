@@ -18,9 +18,10 @@ from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
 
-from gploss.language import parsing, printing
+from gploss.language import notation, parsing, printing
 from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError, check_constant_name
+from gploss.language.simplifying import neutral, simplified
 from gploss.language.terminals import TERMINALS
 
 
@@ -266,15 +267,39 @@ class Expression:
     def __reduce__(self) -> tuple[object, ...]:
         return Expression.parse, (str(self),)
 
-    def latex(self) -> str:
+    def readable(self, digits: int | None = 3) -> str:
+        """Print as people write: infix, without parts that change nothing, long parts that are shared with names.
+
+        The text parses back to the same loss, up to the rounding of its numbers. Formulas that are deeper than
+        anybody reads come as their exact text.
+
+        Args:
+            digits: significant digits of its numbers, or None for all.
+
+        Example:
+            >>> Expression.parse("add(mul(label, neg(log(pred))), mul(1, square(0.12345)))").readable()
+            '0.0152 - y * log(sigmoid(s))'
+        """
+        return str(self) if self.depth > _DEEPEST_READ else notation.readable(self._simplified(digits))
+
+    def latex(self, digits: int | None = 3) -> str:
         r"""Print as LaTeX, without dollar signs. Guards are not shown; clamped semantics are marked.
+
+        Args:
+            digits: significant digits of its numbers, or None for all.
 
         Example:
             >>> print(Expression.parse("-(label * log(pred))").latex())
             -y \cdot \log\left(\hat{y}\right)
         """
-        return printing.latex(self)
+        return notation.latex(self if self.depth > _DEEPEST_READ else self._simplified(digits))
 
+    def _simplified(self, digits: int | None) -> Expression:
+        return simplified(self, Expression.leaf, Expression.apply, digits)
+
+
+#: Deeper formulas are printed as they are: written with fractions, they would be too deep to be read back.
+_DEEPEST_READ: Final = MAX_DEPTH // 2
 
 _NO_CONSTANTS: Final[Mapping[str, float]] = MappingProxyType({})
 
@@ -350,29 +375,16 @@ def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     return joined
 
 
-#: Numbers that change nothing, by operator.
-_NEUTRAL: Final = {"mul": 1.0, "add": 0.0}
-
-
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     if not operands:
         if node.name is None or node.constant is None:
             return node
         return Expression.leaf(node.constant, node.semantics)
-    inner = operands[0]
-    if node.head == "identity" and (node.semantics == "plain" or inner.operands):
-        return inner
-    if node.head == "neg" and inner.head == "neg" and node.semantics == "plain":
-        return inner.operands[0]
-    for neutral, other in (operands, operands[::-1]) if len(operands) == 2 else ():
-        if (
-            neutral.constant is not None
-            and neutral.constant == _NEUTRAL.get(node.head)
-            and (node.semantics == "plain" or other.operands)
-        ):
-            return other
-    if len(operands) == 2 and OPERATORS[node.head].commutative and _precedes(operands[1], inner):
-        operands = (operands[1], inner)
+    kept = neutral(node.head, operands, node.semantics)
+    if kept is not None:
+        return kept
+    if len(operands) == 2 and OPERATORS[node.head].commutative and _precedes(operands[1], operands[0]):
+        operands = operands[::-1]
     return node if operands == node.operands else _intern(node.head, operands, None, node.semantics)
 
 

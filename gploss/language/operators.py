@@ -40,7 +40,8 @@ class Operator:
         derivatives: one formula for each operand; it may also use `value`.
         commutative: the operands may change places without changing value or derivative.
         latex: template over `{x}`, or `{a}` and `{b}`.
-        precedence: how the printed term binds: 1 as a sum or a sign, 2 as a product, 3 as a thing of its own.
+        precedence: how the printed term binds: 1 as a sum or a sign, 2 as a product, 3 as a power, 4 as a thing of
+            its own.
         opt_in: the grammar `standard` holds it only where it is asked for.
     """
 
@@ -49,7 +50,7 @@ class Operator:
     derivatives: tuple[Formula, ...]
     commutative: bool
     latex: str
-    precedence: int = 3
+    precedence: int = 4
     opt_in: bool = False
 
     @property
@@ -77,7 +78,7 @@ def unary(
     value: str,
     derivative: str,
     latex: str | None = None,
-    precedence: int = 3,
+    precedence: int = 4,
     *,
     opt_in: bool = False,
 ) -> Operator:
@@ -112,7 +113,7 @@ def binary(
     *,
     commutative: bool = False,
     latex: str | None = None,
-    precedence: int = 3,
+    precedence: int = 4,
 ) -> Operator:
     """Make the row of an operator of two operands.
 
@@ -217,7 +218,7 @@ for _row in (
     unary("neg", "-x", "-1", latex=r"-{x}", precedence=1),
     unary("identity", "1 * x", "1"),
     unary("log", "sign(x) * log(abs(x) + EPS)", "abs(sign(x)) / (abs(x) + EPS)", latex=r"\log\left({x}\right)"),
-    unary("square", "x * x", "2 * x", latex=r"\left({x}\right)^2"),
+    unary("square", "x * x", "2 * x", latex="{x}^2", precedence=3),
     unary(
         "inv",
         "sign(x) / (abs(x) + EPS)",
@@ -234,7 +235,7 @@ for _row in (
         "0.5 * abs(sign(x)) / sqrt(abs(x) + EPS)",
         latex=r"\sqrt{{{x}}}",
     ),
-    unary("exp", "exp(x)", "value", latex=r"e^{{{x}}}"),
+    unary("exp", "exp(x)", "value", latex=r"e^{{{x}}}", precedence=3),
     unary("softplus", "0.5 * x + 0.5 * abs(x) + log1p(exp(-abs(x)))", "sigmoid(x)", opt_in=True),
     unary("stop_grad", "detach(x)", "0", latex=r"\operatorname{{sg}}\left({x}\right)", opt_in=True),
     unary(  # the logarithm of what is positive; flat below EPS, where the odd one climbs again

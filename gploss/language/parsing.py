@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from gploss.language.checks import trouble_with_name
 from gploss.language.operators import OPERATORS, Semantics
-from gploss.language.terminals import TERMINALS
+from gploss.language.terminals import TERMINALS, aliases
 
 N = TypeVar("N")
 Leaf = Callable[[str | float, Semantics, str | None], N]
@@ -58,7 +58,7 @@ def check_constant_name(name: str) -> None:
         ExpressionError: it cannot be written in an expression, or means something else there.
     """
     trouble = trouble_with_name(name)
-    if trouble is None and (name in OPERATORS or name in TERMINALS):
+    if trouble is None and (name in OPERATORS or name in TERMINALS or name in aliases()):
         trouble = "it has a meaning of its own in expressions"
     if trouble is not None:
         raise ExpressionError(f"{name!r} is no name of a constant: {trouble}")
@@ -179,6 +179,8 @@ class _Parser(Generic[N]):
                 return self._apply(node, "neg", [operand])
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _SUGAR:
                 return self._apply(node, _SUGAR[type(op)], [left, right])
+            case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=2)):
+                return self._apply(node, "square", [left])
             case ast.Name(id=name) if name in self.names:
                 return self.names[name]
             case ast.Name(id=name) if name in self.constants:
@@ -187,6 +189,8 @@ class _Parser(Generic[N]):
                 raise self._error(node, f"{name!r} is an operator", f"its operands in brackets: {name}(...)")
             case ast.Name(id=name) if name in TERMINALS:
                 return self._leaf(node, name)
+            case ast.Name(id=name) if name in aliases():
+                return self._leaf(node, aliases()[name])
             case ast.Name(id=name):
                 raise self._error(
                     node, f"unknown name {name!r}", f"one of {', '.join(TERMINALS)}, or a number (t=0.5 names one)"

@@ -1,13 +1,12 @@
-"""Printing formulas: the exact text, which parses back to the same expression, and LaTeX."""
+"""Printing the exact text of a formula, which parses back to the same expression."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol, Self
 
-from gploss.language.operators import OPERATORS, Semantics
-from gploss.language.terminals import TERMINALS
+from gploss.language.operators import Semantics
 
 #: A tree with more operators than this is printed with names for its shared parts.
 _LONG_TREE: Final = 40
@@ -21,8 +20,12 @@ class Node(Protocol):
         """The operator's or the terminal's name, or the number's text."""
 
     @property
-    def operands(self) -> Sequence[Node]:
+    def operands(self) -> tuple[Self, ...]:
         """The operands, none for a leaf."""
+
+    @property
+    def constant(self) -> float | None:
+        """The number's value, if it is one."""
 
     @property
     def name(self) -> str | None:
@@ -40,7 +43,7 @@ class Node(Protocol):
     def tree_size(self) -> int:
         """Operators after unfolding shared operands."""
 
-    def nodes(self) -> Sequence[Node]:
+    def nodes(self) -> tuple[Self, ...]:
         """Every distinct node once, operands before those that use them."""
 
 
@@ -60,12 +63,6 @@ def family(root: Node) -> str:
     """Return the text with names in the place of the values of named constants."""
     body = _with_names(root) if root.tree_size > _LONG_TREE else _as_tree(root)
     return f"clamped({body})" if root.semantics == "clamped" else body
-
-
-def latex(root: Node) -> str:
-    """Return LaTeX without dollar signs. Guards are not shown; clamped semantics are marked."""
-    body = _latex(root)[0]
-    return rf"\left[{body}\right]_{{\mathrm{{clamped}}}}" if root.semantics == "clamped" else body
 
 
 def _as_tree(node: Node) -> str:
@@ -97,22 +94,3 @@ def _with_names(root: Node) -> str:
             text = name
         texts[node] = text
     return "; ".join([*lines, texts[root]])
-
-
-def _latex(root: Node) -> tuple[str, int]:
-    """Return the text and how it binds (see `Operator.precedence`)."""
-    done: dict[Node, tuple[str, int]] = {}
-    for node in root.nodes():
-        if not node.operands:
-            symbol = TERMINALS[node.head].latex if node.head in TERMINALS else node.head
-            done[node] = (symbol, 1 if symbol.startswith("-") else 3)
-            continue
-        operator = OPERATORS[node.head]
-        needed = 0 if operator.precedence == 3 else 2 if operator.arity == 1 else operator.precedence
-        texts = [
-            rf"\left({text}\right)" if precedence < needed else text
-            for text, precedence in (done[operand] for operand in node.operands)
-        ]
-        named = dict(zip(operator.operand_names, texts, strict=True))
-        done[node] = (operator.latex.format(**named).replace("+ -", "- "), operator.precedence)
-    return done[root]

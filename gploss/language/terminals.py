@@ -28,12 +28,15 @@ class Terminal:
         value: formula of the inputs that it is made of.
         derivatives: formulas by input, for the inputs that come from the model; each may also use `value`.
         latex: its symbol.
+        written: as people write it in plain text: a name, which the text of an expression takes as well, or a
+            formula of operators and such names; by default its own name.
     """
 
     name: str
     value: Formula
     derivatives: Mapping[str, Formula] = field(hash=False)
     latex: str
+    written: str = ""
 
     def describe(self) -> Mapping[str, object]:
         """Return all that the terminal's behaviour depends on, for hashes and keys."""
@@ -50,6 +53,7 @@ def terminal(
     inputs: Sequence[str],
     derivatives: Mapping[str, str] | None = None,
     latex: str | None = None,
+    written: str = "",
 ) -> Terminal:
     r"""Make the row of a terminal.
 
@@ -59,6 +63,7 @@ def terminal(
         inputs: names of the inputs that it is made of.
         derivatives: formulas of the inputs and `value`, with respect to each input that comes from the model.
         latex: its symbol; without one, the name in upright letters.
+        written: see `Terminal`.
 
     Raises:
         FormulaError: a formula is outside of the language.
@@ -73,6 +78,7 @@ def terminal(
         Formula(value, variables),
         {of: Formula(text, (*variables, "value")) for of, text in (derivatives or {}).items()},
         latex or r"\mathrm{" + name.replace("_", r"\_") + "}",
+        written,
     )
 
 
@@ -111,3 +117,12 @@ def register_terminal(row: Terminal) -> Terminal:
     if trouble is not None:
         raise TerminalError(f"terminal {row.name!r}: {trouble}")
     return TERMINALS.register(row.name, row)
+
+
+def aliases() -> dict[str, str]:
+    """Return the names that people write for terminals, with the terminals' own: those that mean nothing else."""
+    written: dict[str, str] = {}
+    for name, row in TERMINALS.items():
+        if row.written.isidentifier() and row.written not in TERMINALS and row.written not in OPERATORS:
+            written.setdefault(row.written, name)
+    return written

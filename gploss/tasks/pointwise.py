@@ -14,9 +14,9 @@ from gploss.registry import Registry
 from gploss.tasks import TASKS, Gradients, Input, NamedLoss, Task
 
 for _row in (
-    terminal("pred", "sigmoid(score)", ("score",), {"score": "value * (1 - value)"}, r"\hat{y}"),
-    terminal("label", "1 * label", ("label",), latex="y"),
-    terminal("logit", "1 * score", ("score",), {"score": "1"}, "s"),
+    terminal("pred", "sigmoid(score)", ("score",), {"score": "value * (1 - value)"}, r"\hat{y}", "sigmoid(s)"),
+    terminal("label", "1 * label", ("label",), latex="y", written="y"),
+    terminal("logit", "1 * score", ("score",), {"score": "1"}, "s", "s"),
 ):
     BUILT_IN.append(register_terminal(_row))
 

@@ -149,7 +149,7 @@ def test_sugar_stands_for_the_protected_forms() -> None:
         ("max(pred,, label)", 9, "invalid syntax", "terminal, or a number"),
         ("pred label", 5, "invalid syntax", "terminal, or a number"),
         ("pred)", 4, "unmatched", "terminal, or a number"),
-        ("pred ** 2", 0, r"'pred \*\* 2' is not allowed", "operators, terminals and numbers"),
+        ("pred ** 3", 0, r"'pred \*\* 3' is not allowed", "operators, terminals and numbers"),
         ("1 + (pred if 1 else 2)", 5, "not allowed", "operators, terminals and numbers"),
         ("1 + pred[0]", 4, "not allowed", "operators, terminals and numbers"),
         ("pred.real", 0, "not allowed", "operators, terminals and numbers"),
@@ -332,42 +332,3 @@ def test_an_operator_that_stops_commuting_is_no_longer_reordered() -> None:
         assert str(parse(text).canonical()) == str(kept.canonical()) == text
     finally:
         OPERATORS.unregister("ahead")
-
-
-# ------------------------------------------------------------------------------------------------------- LaTeX
-
-
-def unescaped(text: str, brace: str) -> int:
-    return len(re.findall(rf"(?<!\\){re.escape(brace)}", text))
-
-
-@given(any_expressions(most_steps=20))
-def test_latex_is_balanced(expression: Expression) -> None:
-    text = expression.latex()
-    assert unescaped(text, "{") == unescaped(text, "}")
-    assert text.count(r"\left") == text.count(r"\right")
-    for open_, close in (("(", ")"), ("[", "]")):
-        assert text.count(rf"\left{open_}") == text.count(rf"\right{close}")
-    assert "$" not in text
-    assert ("clamped" in text) == (expression.semantics == "clamped")
-
-
-@pytest.mark.parametrize(
-    ("text", "latex"),
-    [
-        ("label - pred", r"y - \hat{y}"),
-        ("label - (pred - 1)", r"y - \left(\hat{y} - 1\right)"),
-        ("label * (pred + 1)", r"y \cdot \left(\hat{y} + 1\right)"),
-        ("label * pred + 1", r"y \cdot \hat{y} + 1"),
-        ("-(label + pred)", r"-\left(y + \hat{y}\right)"),
-        ("-(label * pred)", r"-y \cdot \hat{y}"),
-        ("label * -2", r"y \cdot \left(-2\right)"),
-        ("label + -2", r"y - 2"),
-        ("square(label - pred)", r"\left(y - \hat{y}\right)^2"),
-        ("exp(-logit)", r"e^{-s}"),
-        ("label / pred", r"y \cdot \frac{1}{\hat{y}}"),
-        ("clamped(label * pred)", r"\left[y \cdot \hat{y}\right]_{\mathrm{clamped}}"),
-    ],
-)
-def test_latex_has_the_brackets_it_needs(text: str, latex: str) -> None:
-    assert parse(text).latex() == latex
