@@ -29,8 +29,6 @@ from experiments.parts import (
     make_trainer,
     search_file,
     side_by_side,
-    verdict_sentence,
-    verdict_table,
 )
 from gploss.files.whole import write_csv_atomic
 from gploss.report import plots
@@ -45,7 +43,9 @@ from recmodels.data.interactions import Split
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.training.protocol import PROTOCOLS, STANDARD
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm
+from recmodels.verdict.confirmation import Verdict, confirm
+from recmodels.verdict.rivals import HAND_MADE, Rival
+from recmodels.verdict.tables import ONLY_WRITTEN, verdict_notes, verdict_sentence, verdict_table
 
 #: Losses that every search is measured against.
 REFERENCES = ("bce", "mse", "hinge", "focal", "maxr", "sumr", "logmin")
@@ -82,22 +82,29 @@ def run(settings: Compare, folder: RunFolder) -> Page:
         reference = reference_rewards(settings, split, cache)
         results = search(settings, split, cache, folder)
         say("confirmation: tuning all losses alike on validation, then fresh seeds on test")
-        comparisons = confirm(
-            candidates(results, settings),
+        verdict = judge(settings, split, results, cache)
+        evaluations = evaluation_table(results)
+        write_csv_atomic(evaluations.drop(columns=["complexity", "elapsed"]), folder.file("evaluations.csv"))
+        write_csv_atomic(summary(evaluations), folder.file("summary.csv"))
+        write_csv_atomic(verdict_table(verdict), folder.file("confirmation.csv"))
+        folder.note(searches=[one.settings for one in results])
+        return folder.save(page_of(settings, split, evaluations, reference, results, verdict))
+
+
+def judge(settings: Compare, split: Split, results: Sequence[SearchResult], cache_file: Path) -> Verdict:
+    """Tune all losses alike, and compare them on test."""
+    with Cache(cache_file) as cache:
+        return confirm(
+            rivals(results, settings),
             make_trainer(settings.model, STANDARD, settings.device),
-            split,
+            PointwiseProblem(split),
             epochs=settings.final_epochs,
             seed=settings.seed,
             tuning_seeds=settings.tuning_seeds,
             fresh_seeds=settings.tests,
-            report=say,
+            cache=cache,
+            say=say,
         )
-        evaluations = evaluation_table(results)
-        write_csv_atomic(evaluations.drop(columns=["complexity", "elapsed"]), folder.file("evaluations.csv"))
-        write_csv_atomic(summary(evaluations), folder.file("summary.csv"))
-        write_csv_atomic(verdict_table(comparisons), folder.file("confirmation.csv"))
-        folder.note(searches=[one.settings for one in results])
-        return folder.save(page_of(settings, split, evaluations, reference, results, comparisons))
 
 
 def evaluator_of(settings: Compare, split: Split, replicate: int, cache: Cache) -> LossEvaluator:
@@ -160,15 +167,15 @@ def evaluation_table(results: Sequence[SearchResult]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def candidates(results: Sequence[SearchResult], settings: Compare) -> list[Candidate]:
+def rivals(results: Sequence[SearchResult], settings: Compare) -> list[Rival]:
     """Hand-made losses, and each searcher's best few over all replicates."""
-    chosen = [Candidate(name, HAND_MADE, LOSSES[name].expression) for name in REFERENCES]
+    chosen = [Rival(name, HAND_MADE, LOSSES[name].expression) for name in REFERENCES]
     for searcher in settings.searchers:
         best = SearchResult.join(result for result in results if result.searcher == searcher).top(
             settings.finalists
         )
         chosen += [
-            Candidate(f"{searcher} {place}", searcher, loss.expression) for place, loss in enumerate(best, start=1)
+            Rival(f"{searcher} {place}", searcher, loss.expression) for place, loss in enumerate(best, start=1)
         ]
     return chosen
 
@@ -197,7 +204,7 @@ def page_of(
     evaluations: pd.DataFrame,
     reference: Mapping[str, float],
     results: Sequence[SearchResult],
-    comparisons: Sequence[Comparison],
+    verdict: Verdict,
 ) -> Page:
     """What the run came to."""
     protocol = PROTOCOLS[settings.protocol]
@@ -207,14 +214,10 @@ def page_of(
         f"Model {settings.model}, protocol {protocol.name}, grammar {grammar_of(protocol).name}; {settings.budget} "
         f"candidates a run, {settings.epochs} epoch(s) each, {settings.seeds} seed(s); trainer {trainer.name}."
     )
-    judged = Note(
-        "Every loss had its learning rate and weight decay tuned on validation over "
-        f"{settings.tuning_seeds} seeds, on one grid that grows where the best lies on its edge; test figures are "
-        f"at the epoch with the best validation value, of at most {settings.final_epochs}, from {settings.tests} "
-        "fresh seeds. Intervals: users and seeds bootstrapped jointly, paired with the hand-made loss that is best "
-        "on validation; p-values are Holm's over the searchers' finalists. Hand-made losses are for orientation "
-        "and not tested. Protocol: standard."
-    )
+    notes = [
+        *verdict_notes(verdict),
+        f"Protocol standard; {settings.tuning_seeds} tuning seeds; at most {settings.final_epochs} epochs.",
+    ]
     sections = [
         Section("Search", [how, Table(readable_summary(summary(evaluations), "validation AUC"))]),
         Section(
@@ -224,10 +227,10 @@ def page_of(
                 Table(pd.DataFrame(references)),
             ],
         ),
-        Section("Confirmation", [Table(verdict_table(comparisons), only_written=["formula"]), judged]),
+        Section("Confirmation", [Table(verdict_table(verdict), only_written=ONLY_WRITTEN), *map(Note, notes)]),
         Section("Figures", figures_of(settings, evaluations, reference, results)),
     ]
-    return Page(f"Searchers compared on {split.name}", verdict_sentence(comparisons), sections)
+    return Page(f"Searchers compared on {split.name}", verdict_sentence(verdict), sections)
 
 
 if __name__ == "__main__":

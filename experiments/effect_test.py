@@ -19,8 +19,6 @@ from experiments.parts import (
     loss_curves,
     make_trainer,
     published,
-    verdict_sentence,
-    verdict_table,
 )
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
@@ -32,11 +30,16 @@ from gploss.tasks import NamedLoss
 from recmodels.data.interactions import Split
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm
-from recmodels.verdict.effectiveness import TEST_METRICS, Effect, effectiveness
+from recmodels.verdict.confirmation import confirm
+from recmodels.verdict.effectiveness import Effect, effectiveness
+from recmodels.verdict.rivals import HAND_MADE, Rival
+from recmodels.verdict.tables import verdict_sentence, verdict_table
 
 #: Losses ranked together.
 _AT_A_TIME = 64
+
+#: As AutoLossGen's paper reports them; F1 and accuracy at the threshold with the best F1.
+TEST_METRICS = ("auc", "f1", "accuracy")
 
 #: How many found losses the confirmation of protocol "standard" tunes.
 _CONFIRMED = 5
@@ -56,8 +59,9 @@ def try_losses(
     everybody = [*losses, *(loss for loss in published() if loss.name not in known)]
     seeds = [training_seed(settings.seed, TEST_REPLICATE + k) for k in range(settings.tests)]
     console.print(f"phase 3: {len(everybody)} losses from scratch, {settings.tests} seeds each")
+    problem = PointwiseProblem(split, TEST_METRICS)
     effects = effectiveness(
-        [loss.expression for loss in everybody], trainer, split, epochs=settings.epochs, seeds=seeds, cache=cache
+        [loss.expression for loss in everybody], trainer, problem, epochs=settings.epochs, seeds=seeds, cache=cache
     )
     table = effect_table(everybody, effects)
     authors = settings.dataset == "ml-100k" and settings.model == "mf" and not is_standard(protocol)
@@ -186,20 +190,20 @@ def confirm_losses(
     settings: Settings, split: Split, found: Sequence[NamedLoss], console: Console
 ) -> tuple[str, pd.DataFrame]:
     """Tune the best found losses and the published ones alike, and compare them on test."""
-    candidates = [Candidate(loss.name, HAND_MADE, loss.expression) for loss in published()]
-    candidates += [Candidate(loss.name, "found", loss.expression) for loss in found[:_CONFIRMED]]
-    comparisons = confirm(
-        candidates,
+    rivals = [Rival(loss.name, HAND_MADE, loss.expression) for loss in published()]
+    rivals += [Rival(loss.name, "found", loss.expression) for loss in found[:_CONFIRMED]]
+    verdict = confirm(
+        rivals,
         make_trainer(settings.model, settings.protocol, settings.device),
-        split,
+        PointwiseProblem(split),
         epochs=settings.epochs,
         seed=settings.seed,
         fresh_seeds=max(settings.tests, 2),
-        report=console.print,
+        say=console.print,
     )
-    table = verdict_table(comparisons)
+    table = verdict_table(verdict)
     write_csv_atomic(table, settings.out / "confirmation.csv")
-    return verdict_sentence(comparisons), table
+    return verdict_sentence(verdict), table
 
 
 def write_summary(

@@ -27,8 +27,6 @@ from experiments.parts import (
     make_trainer,
     read_losses,
     side_by_side,
-    verdict_sentence,
-    verdict_table,
 )
 from gploss.environment import environment, versions
 from gploss.files.whole import write_csv_atomic, write_text_atomic
@@ -48,7 +46,9 @@ from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.evaluators.repeated import RepeatedEvaluator
 from recmodels.models.base import MODELS
 from recmodels.training.protocol import STANDARD
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm
+from recmodels.verdict.confirmation import Verdict, confirm
+from recmodels.verdict.rivals import HAND_MADE, Rival
+from recmodels.verdict.tables import verdict_notes, verdict_sentence, verdict_table
 
 #: Validation parts that searches look at, and those that choices are made on, have seeds of their own.
 _SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2
@@ -131,20 +131,22 @@ def run(settings: Settings, *, resume: bool) -> None:
     found = [loss.expression for loss in SearchResult.join(results).top(settings.finalists + len(LOSSES))]
     known = {loss.expression.canonical() for _, loss in LOSSES.items()}
     found = [loss for loss in found if loss.canonical() not in known][: settings.finalists]
-    candidates = [Candidate(name, HAND_MADE, loss.expression) for name, loss in LOSSES.items()]
-    candidates += [Candidate(f"found {place}", FOUND, loss) for place, loss in enumerate(found, start=1)]
-    comparisons = confirm(
-        candidates,
-        make_trainer(settings.model, STANDARD, settings.device),
-        split,
-        epochs=settings.long_epochs,
-        seed=settings.seed,
-        tuning_seeds=settings.tuning_seeds,
-        fresh_seeds=settings.tests,
-        tuning_splits=validation_splits(settings, split, _CHOICE_SPLITS),
-        report=console.print,
-    )
-    write(settings, split, results, comparisons)
+    rivals = [Rival(name, HAND_MADE, loss.expression) for name, loss in LOSSES.items()]
+    rivals += [Rival(f"found {place}", FOUND, loss) for place, loss in enumerate(found, start=1)]
+    with Cache(settings.out / "cache.sqlite") as cache:
+        verdict = confirm(
+            rivals,
+            make_trainer(settings.model, STANDARD, settings.device),
+            PointwiseProblem(split),
+            epochs=settings.long_epochs,
+            seed=settings.seed,
+            tuning_seeds=settings.tuning_seeds,
+            fresh_seeds=settings.tests,
+            tuning_problems=[PointwiseProblem(one) for one in validation_splits(settings, split, _CHOICE_SPLITS)],
+            cache=cache,
+            say=console.print,
+        )
+    write(settings, split, results, verdict)
 
 
 def validation_splits(settings: Settings, split: Split, purpose: int) -> list[Split]:
@@ -190,14 +192,12 @@ def search(settings: Settings, split: Split, replicate: int, resume: bool) -> Se
     return result
 
 
-def write(
-    settings: Settings, split: Split, results: Sequence[SearchResult], comparisons: Sequence[Comparison]
-) -> None:
+def write(settings: Settings, split: Split, results: Sequence[SearchResult], verdict: Verdict) -> None:
     """Write confirmation.csv, found.csv, losses.png, settings.json and summary.md."""
     out = settings.out
-    table = verdict_table(comparisons)
+    table = verdict_table(verdict)
     write_csv_atomic(table, out / "confirmation.csv")
-    finalists = [one.tuned for one in comparisons if one.tuned.group == FOUND]
+    finalists = [one.tuned for one in verdict.comparisons if one.tuned.group == FOUND]
     rows = [
         {
             "model": settings.model,
@@ -208,7 +208,7 @@ def write(
         for one in finalists
     ]
     write_csv_atomic(pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"]), out / "found.csv")
-    shown = [NamedLoss(one.tuned.name, one.tuned.expression) for one in comparisons[:1]]
+    shown = [NamedLoss(one.tuned.name, one.tuned.expression) for one in verdict.comparisons[:1]]
     shown += [NamedLoss(one.name, one.expression) for one in finalists]
     plots.save(plots.loss_curves(loss_curves(shown, scale_free=True)), out / "losses.png")
     machine = environment(settings.device) | versions()
@@ -223,7 +223,7 @@ def write(
     lines = [
         f"# A better loss for {settings.model} on {split.name}?",
         "",
-        verdict_sentence(comparisons),
+        verdict_sentence(verdict),
         "",
         report.to_markdown(table),
         "",
@@ -232,8 +232,9 @@ def write(
         f"losses trained for {settings.epochs} epochs on {settings.splits} {settings.validation} validation parts. "
         f"The {settings.finalists} best were tuned together with the hand-made losses on {settings.splits} "
         f"parts with {settings.tuning_seeds} seed(s) each; validation AUC is the mean over them. The found loss "
-        f"that is best there was compared on the test part with {settings.tests} fresh seeds: users and seeds "
-        "bootstrapped jointly, paired with the hand-made loss that is best on validation.",
+        "that is best there was compared on the test part.",
+        "",
+        *verdict_notes(verdict),
         "",
         ", ".join(f"{key}: {value}" for key, value in machine.items()),
         "",
@@ -241,7 +242,7 @@ def write(
     write_text_atomic(out / "summary.md", "\n".join(lines))
     console = Console()
     console.print(report.to_rich_table(table.drop(columns=["formula"]), "Confirmation"))
-    console.print(verdict_sentence(comparisons))
+    console.print(verdict_sentence(verdict))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from experiments.command import options
@@ -37,7 +36,6 @@ from recmodels.models.base import MODELS, initialised
 from recmodels.training.choice import choose_trainer
 from recmodels.training.protocol import STANDARD, Protocol
 from recmodels.training.trainer import Trainer
-from recmodels.verdict.confirmation import HAND_MADE, Comparison
 from rl.searcher import RLSearcher
 
 for _package in ("gploss.searchers", "rl", "recmodels.models"):
@@ -251,42 +249,3 @@ def loss_curves(losses: Sequence[NamedLoss], scale_free: bool) -> dict[str, plot
 def is_standard(protocol: Protocol) -> bool:
     """Return whether a protocol is the default one, under which losses can be tuned and confirmed."""
     return protocol.name == STANDARD.name
-
-
-def verdict_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row a loss, for people."""
-    rows = []
-    for place, one in enumerate(comparisons):
-        baseline = place == 0
-        rows.append(
-            {
-                "loss": one.tuned.name,
-                "found by": one.tuned.group,
-                "validation AUC": f"{one.tuned.validation:.4f}",
-                "test AUC": f"{one.test.mean():.4f}",
-                "difference": "baseline" if baseline else f"{one.difference:+.4f}",
-                "95% interval": "" if baseline else f"{one.low:+.4f} to {one.high:+.4f}",
-                "p (Holm)": "" if np.isnan(one.p_value) else f"{one.p_value:.3f}",
-                "rate": f"{one.tuned.setting.learning_rate:g}",
-                "decay": f"{one.tuned.setting.weight_decay:g}",
-                "formula": str(one.tuned.expression),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def verdict_sentence(comparisons: Sequence[Comparison]) -> str:
-    """Say in words whether a found loss beats the best hand-made one."""
-    baseline = comparisons[0].tuned.name
-    found = [one for one in comparisons if one.tuned.group != HAND_MADE]
-    better = [one for one in found if one.low > 0 and one.p_value < 0.05]
-    if better:
-        named = "; ".join(f"{one.tuned.name} by {one.difference:.4f}" for one in better)
-        return f"On test, these beat the best tuned hand-made loss ({baseline}): {named}."
-    if not found:
-        return "No searcher found a loss that could be trained."
-    closest = max(found, key=lambda one: one.difference)
-    return (
-        f"No found loss beats the best tuned hand-made loss ({baseline}) on test; the closest is "
-        f"{closest.tuned.name}, {closest.difference:+.4f} ({closest.low:+.4f} to {closest.high:+.4f})."
-    )

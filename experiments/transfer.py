@@ -42,7 +42,8 @@ from recmodels.datasets import load_dataset
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.models.base import MODELS
 from recmodels.training.protocol import STANDARD
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, confirm
+from recmodels.verdict.confirmation import confirm
+from recmodels.verdict.rivals import HAND_MADE, Rival
 
 #: Of a search's best losses, so many are trained again with other seeds to choose the one that goes on a journey.
 _CHOICE, _CHOICE_SEEDS = 10, 3
@@ -192,33 +193,34 @@ def try_on(
             return pd.DataFrame(record["rows"], columns=_COLUMNS)
     console.print(f"trying {len(losses)} losses: {target}")
     hand_made = [*published(), LOSSES["hinge"]]
-    candidates = [Candidate(loss.name, HAND_MADE, loss.expression) for loss in hand_made]
-    candidates += [Candidate(str(source), f"found: {source}", loss) for source, loss in losses.items()]
+    rivals = [Rival(loss.name, HAND_MADE, loss.expression) for loss in hand_made]
+    rivals += [Rival(str(source), f"found: {source}", loss) for source, loss in losses.items()]
     comparisons = confirm(
-        candidates,
+        rivals,
         make_trainer(target.model, STANDARD, settings.device),
-        split,
+        PointwiseProblem(split),
         epochs=settings.epochs,
         seed=settings.seed,
         tuning_seeds=settings.tuning_seeds,
         fresh_seeds=settings.tests,
-        report=console.print,
-    )
+        say=console.print,
+    ).comparisons
     baseline = comparisons[0]
     rows = [
         {
-            "source": one.tuned.name,
+            "source": name,
             "target": str(target),
-            "difference": one.difference,
-            "low": one.low,
-            "high": one.high,
+            "difference": one.gain.mean,
+            "low": one.gain.low,
+            "high": one.gain.high,
             "p_value": one.p_value,
             "test_auc": float(one.test.mean()),
             "baseline": baseline.tuned.name,
             "baseline_auc": float(baseline.test.mean()),
         }
         for one in comparisons
-        if one.tuned.group != HAND_MADE
+        for name in (one.tuned.rival.name, *one.tuned.rival.also)
+        if name in map(str, losses)
     ]
     write_text_atomic(path, json.dumps({"key": key, "rows": rows}) + "\n")
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -238,7 +240,7 @@ def write(settings: Settings, table: pd.DataFrame, losses: dict[Place, Expressio
             "best hand-made": table["baseline"] + table["baseline_auc"].map(" {:.4f}".format),
             "difference": table["difference"].map("{:+.4f}".format),
             "95% interval": table["low"].map("{:+.4f}".format) + table["high"].map(" to {:+.4f}".format),
-            "p (Holm)": table["p_value"].map("{:.3f}".format),
+            "p (Holm)": table["p_value"].map(lambda p: "" if np.isnan(p) else f"{p:.3f}"),
         }
     )
     away, home = table[table["source"] != table["target"]], table[table["source"] == table["target"]]

@@ -24,10 +24,14 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
+from recmodels.training.setting import Setting
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, Trainer, TrainReport
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, Setting, Tuned, confirm, tune
+from recmodels.verdict.confirmation import Comparison, Verdict, confirm
 from recmodels.verdict.effectiveness import Effect, effectiveness
+from recmodels.verdict.rivals import HAND_MADE, Rival, rivals_of
+from recmodels.verdict.tables import verdict_notes, verdict_sentence, verdict_table
+from recmodels.verdict.tuning import Tuned, Tuning, tune
 
 __all__ = [
     "DATASETS",
@@ -41,7 +45,6 @@ __all__ = [
     "AlternatingEvaluator",
     "Batch",
     "Batches",
-    "Candidate",
     "Comparison",
     "DataError",
     "Dataset",
@@ -59,6 +62,7 @@ __all__ = [
     "Problem",
     "Protocol",
     "RepeatedEvaluator",
+    "Rival",
     "Rows",
     "Schema",
     "Setting",
@@ -69,6 +73,8 @@ __all__ = [
     "TrainReport",
     "Trainer",
     "Tuned",
+    "Tuning",
+    "Verdict",
     "Vocabulary",
     "at_random",
     "by_time",
@@ -78,9 +84,13 @@ __all__ = [
     "leave_one_out",
     "load_dataset",
     "repeated_splits",
+    "rivals_of",
     "rolling_splits",
     "synthetic_ratings",
     "tune",
+    "verdict_notes",
+    "verdict_sentence",
+    "verdict_table",
 ]
 
 discover("recmodels.models")

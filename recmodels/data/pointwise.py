@@ -12,9 +12,9 @@ from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import IntegerArray, Interactions, Split
 from recmodels.data.rows import Rows, Schema
-from recmodels.metrics import METRICS, evaluate, require
+from recmodels.metrics import METRICS, evaluate, evaluate_resampled, require
 from recmodels.metrics.targets import Targets
-from recmodels.training.problem import Judge, Part, Problem
+from recmodels.training.problem import Judge, Part, Problem, Resampler
 
 #: Computes an input of the task for some interactions, (N,) numbers, from them and from the train part.
 InputFunction: TypeAlias = Callable[[Interactions, Interactions], npt.NDArray[Any]]
@@ -61,12 +61,18 @@ class PointwiseProblem(Problem):
         own = {name: function(part, self.split.train) for name, function in self._inputs.items()}
         return Rows(self._schema, {"user": part.users, "item": part.items}, {"label": part.labels, **own})
 
-    def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
-        """Return what computes the metrics of a part."""
-        rows = self.split.parts()[part]
-        targets = Targets(rows.labels, rows.users, device=device)
+    def judge_of(self, rows: Rows, groups: IntegerArray | None, device: torch.device | str = "cpu") -> Judge:
+        """Return what computes the metrics of some interactions; groups are their users."""
+        targets = Targets(rows.inputs["label"], groups, device=device)
         require(self.metrics, targets)
         return lambda scores: evaluate(self.metrics, scores, targets)
+
+    def resampler(self, part: Part, metric: str) -> Resampler | None:
+        """Return what computes a metric in resamples of a part's users, where the metric says how."""
+        if METRICS[metric].resampled is None:
+            return None
+        targets = Targets(self.rows(part).inputs["label"], self.groups(part))
+        return lambda scores, counts: evaluate_resampled(metric, scores, targets, counts)
 
     def groups(self, part: Part) -> IntegerArray:
         """Return the user of each row of a part."""

@@ -17,7 +17,6 @@ Example:
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class Metric:
         function: `Predictions` of M models to (M,) float64.
         higher_is_better: the direction.
         needs: what the targets must offer.
-        resampled: its values in many resamples at once; without it the rows are copied for each of them.
+        resampled: its values in many resamples at once; without it a verdict judges the rows of each by themselves.
     """
 
     name: str
@@ -60,17 +59,13 @@ class Metric:
     needs: frozenset[Need] = frozenset()
     resampled: ResampledFunction | None = None
 
-    def missing(self, targets: Targets) -> list[Need]:
-        """Return what the metric needs and the targets do not offer."""
-        return [need for need in Need if need in self.needs - targets.offers]
-
     def check(self, targets: Targets) -> None:
         """Check that the metric can be computed on these targets.
 
         Raises:
             ValueError: it needs what is not there.
         """
-        missing = self.missing(targets)
+        missing = [need for need in Need if need in self.needs - targets.offers]
         if missing:
             raise ValueError(
                 f"the metric {self.name!r} cannot be computed on these {targets.n_rows} rows "
@@ -134,9 +129,12 @@ def evaluate_resampled(name: str, scores: Tensor, targets: Targets, counts: Coun
         finite.
 
     Raises:
-        As `evaluate`; and ValueError where the counts do not fit the targets.
+        As `evaluate`; and ValueError where the counts do not fit the targets, or the metric does not say how it is
+        resampled.
     """
     metric = METRICS[name]
+    if metric.resampled is None:
+        raise ValueError(f"the metric {name!r} does not say how it is resampled: give it Metric.resampled")
     metric.check(targets)
     _check_scores(scores, targets)
     if len(counts) != targets.n_units:
@@ -145,8 +143,7 @@ def evaluate_resampled(name: str, scores: Tensor, targets: Targets, counts: Coun
     for model in range(len(scores)):
         predictions = Predictions(scores[model : model + 1], targets)
         if predictions.finite:
-            resampled = metric.resampled or functools.partial(_evaluate_copies, metric)
-            result[model] = resampled(predictions, counts)
+            result[model] = metric.resampled(predictions, counts)
     return result
 
 
@@ -162,22 +159,6 @@ def _evaluate(metrics: list[Metric], scores: Tensor, targets: Targets) -> dict[s
             values = metric.function(predictions)
             parts[metric.name].append(values.masked_fill(~predictions.finite, math.nan))
     return {name: torch.cat(values) for name, values in parts.items()}
-
-
-def _evaluate_copies(metric: Metric, predictions: Predictions, counts: Counts) -> Floats:
-    """Return (R,) values of a metric on rows that are copied as often as their unit was drawn; slow."""
-    targets = predictions.targets
-    values = np.full(counts.shape[1], np.nan)
-    for resample, drawn in enumerate(counts.T):
-        times = drawn[targets.unit].astype(np.int64)
-        rows = np.repeat(np.arange(targets.n_rows), times)
-        copy = np.arange(len(rows)) - np.repeat(times.cumsum() - times, times)
-        users = None if targets.users is None else targets.unit[rows] * len(rows) + copy  # each copy a user
-        if len(rows):
-            own = Targets(targets.labels[rows], users)
-            if not metric.missing(own):
-                values[resample] = metric(predictions.scores[:, rows], own)[0]
-    return values
 
 
 def _check_scores(scores: Tensor, targets: Targets) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
@@ -22,6 +23,11 @@ Part: TypeAlias = Literal["train", "validation", "test"]
 
 #: Gives for the scores of M models, (M, N) float32, each metric's value for each model, (M,) float64 by name.
 Judge: TypeAlias = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+
+#: Gives a metric's values (M, R) for the scores of M models, (M, N) float32, and for how often each of U groups was
+#: drawn in each of R resamples, (U, R) uint8; NaN where the metric is undefined on what was drawn. Groups are in
+#: sorted order; where there are none, rows are drawn.
+Resampler: TypeAlias = Callable[[torch.Tensor, npt.NDArray[np.uint8]], npt.NDArray[np.float64]]
 
 ORDER: Final = 1  # purpose of random numbers, beside the seed
 
@@ -49,16 +55,28 @@ class Problem(ABC):
         """Return the examples of a part: always the same ones, in the same order."""
 
     @abstractmethod
-    def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
-        """Return what measures the scores of a part's rows.
+    def judge_of(self, rows: Rows, groups: IntegerArray | None, device: torch.device | str = "cpu") -> Judge:
+        """Return what measures the scores of some rows: those of a part, or of a resample of a part.
 
         Args:
-            part: whose rows.
+            rows: N examples.
+            groups: (N,) the group of each, as in `groups`; a group that was drawn twice is two groups.
             device: where the scores will be.
 
         Raises:
             ValueError: a metric is undefined on these rows.
         """
+
+    def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
+        """Return what measures the scores of a part's rows; see `judge_of`."""
+        return self.judge_of(self.rows(part), self.groups(part), device)
+
+    def resampler(self, part: Part, metric: str) -> Resampler | None:
+        """Return what computes a metric in many resamples of a part at once.
+
+        Without one, a verdict judges the rows of each resample by themselves, which takes long.
+        """
+        return None
 
     def groups(self, part: Part) -> IntegerArray | None:
         """Return the group, such as the user, of each of a part's rows, (N,); None where rows stand alone.
@@ -164,6 +182,7 @@ def bounds_of(count: int, size: int) -> npt.NDArray[np.int64]:
     return np.array(bounds, np.int64)
 
 
+@cache
 def _own_source(kind: type[Problem]) -> str:
     """Return a hash of a user's own classes, so that one that was edited has another key; "" for gploss's own."""
     texts = []

@@ -15,13 +15,9 @@ from gploss.language.expression import Expression
 from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
-from recmodels.data.interactions import Split
-from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator
+from recmodels.training.problem import Problem
 from recmodels.training.trainer import Member, Trainer, TrainReport
-
-#: As AutoLossGen's paper reports them; F1 and accuracy at the threshold with the best F1.
-TEST_METRICS: Final = ("auc", "f1", "accuracy")
 
 #: Models whose weights are held in memory at a time.
 _AT_A_TIME: Final = 64
@@ -35,10 +31,11 @@ class Effect:
 
     Attributes:
         expression: the loss.
-        validation: (S,) best validation AUC of each seed; NaN where the model diverged before it had one.
+        validation: (S,) best validation value of each seed, by the metric that steers; NaN where the model diverged
+            before it had one.
         best_epoch: (S,) where that was, from 1; 0 where there is none.
         epochs: (S,) epochs trained.
-        test: (S,) values on test at that epoch, by metric.
+        test: (S,) values on test at that epoch, by metric of the problem.
     """
 
     expression: Expression
@@ -51,7 +48,7 @@ class Effect:
 def effectiveness(
     expressions: Sequence[Expression],
     trainer: Trainer,
-    split: Split,
+    problem: Problem,
     *,
     epochs: int,
     seeds: Sequence[int],
@@ -62,7 +59,7 @@ def effectiveness(
     Args:
         expressions: K losses; those that screening would reject are trained all the same.
         trainer: its protocol ends training early.
-        split: data.
+        problem: data; all of its metrics are measured on test.
         epochs: at most so many.
         seeds: S training seeds.
         cache: keeps each model's figures, so that a run that was cut off goes on where it was; or None.
@@ -70,9 +67,9 @@ def effectiveness(
     Returns:
         K effects, in the order of the expressions.
     """
-    screening = screen(expressions, scale_free=trainer.protocol.scale_free)
+    screening = screen(expressions, problem.task, scale_free=trainer.protocol.scale_free)
     texts = screening.program.texts
-    keys = {seed: _key(trainer, split, seed, epochs) for seed in seeds}
+    keys = {seed: _key(trainer, problem, seed, epochs) for seed in seeds}
     known: dict[tuple[int, int], dict[str, float]] = {}
     waiting = []
     for seed, key in keys.items():  # models with one seed share their batches
@@ -84,25 +81,26 @@ def effectiveness(
                 known[row, seed] = {name: value for name, (value,) in entry.metrics.items()}
     for first in range(0, len(waiting), _AT_A_TIME):
         part = waiting[first : first + _AT_A_TIME]
-        values, seconds = _train(screening, part, trainer, split, epochs)
+        values, seconds = _train(screening, part, trainer, problem, epochs)
         known.update(zip(part, values, strict=True))
         if cache is not None:
             for (row, seed), own, time in zip(part, values, seconds, strict=True):
                 cache.store(keys[seed], [_entry(screening, row, own, epochs, time)])
-    return [_effect(expressions[row], [known[row, seed] for seed in seeds]) for row in range(len(expressions))]
+    return [
+        _effect(expressions[row], [known[row, seed] for seed in seeds], problem) for row in range(len(expressions))
+    ]
 
 
 def _train(
-    screening: Screening, pairs: Sequence[tuple[int, int]], trainer: Trainer, split: Split, epochs: int
+    screening: Screening, pairs: Sequence[tuple[int, int]], trainer: Trainer, problem: Problem, epochs: int
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Train some (loss, seed) pairs; return each one's figures and seconds."""
     members = [Member(row, seed) for row, seed in pairs]
-    problem = PointwiseProblem(split)
     report = trainer.fit(screening.program, members, problem, epochs, keep="best")
     assert report.states is not None
     scores = torch.from_numpy(trainer.predict(report.states, problem.rows("test")))
-    on_test = PointwiseProblem(split, TEST_METRICS).judge("test")(scores)
-    best = _best_epochs(report, problem.metric)
+    on_test = problem.judge("test")(scores)
+    best = _best_epochs(report, problem)
     values = []
     for position, epoch in enumerate(best.tolist()):
         column = report.metrics[problem.metric][position]
@@ -113,21 +111,17 @@ def _train(
     return values, report.seconds.tolist()
 
 
-def _best_epochs(report: TrainReport, metric: str) -> npt.NDArray[np.int64]:
-    """First epoch with the best AUC, from 1; 0 where there is no value."""
-    column = report.metrics[metric]
+def _best_epochs(report: TrainReport, problem: Problem) -> npt.NDArray[np.int64]:
+    """First epoch with the best value of the metric that steers, from 1; 0 where there is no value."""
+    column = report.metrics[problem.metric] * (1 if problem.higher_is_better else -1)
     best = np.where(np.isfinite(column), column, -np.inf).argmax(axis=1) + 1
     return np.where(np.isfinite(column).any(axis=1), best, 0).astype(np.int64)
 
 
-def _key(trainer: Trainer, split: Split, seed: int, epochs: int) -> EvaluationKey:
+def _key(trainer: Trainer, problem: Problem, seed: int, epochs: int) -> EvaluationKey:
     """What the figures depend on: all that training depends on, how long it may last, and the test part."""
-    fields = LossEvaluator(PointwiseProblem(split), trainer, seed=seed).key.fields
-    own: dict[str, JSON] = {
-        "effect_epochs": epochs,
-        "test": split.test.content_hash,
-        "test_metrics": list(TEST_METRICS),
-    }
+    fields = LossEvaluator(problem, trainer, seed=seed).key.fields
+    own: dict[str, JSON] = {"effect_epochs": epochs, "test": problem.rows("test").content_hash}
     return EvaluationKey({**fields, **own})
 
 
@@ -145,7 +139,7 @@ def _entry(screening: Screening, row: int, values: dict[str, float], epochs: int
     )
 
 
-def _effect(expression: Expression, values: Sequence[dict[str, float]]) -> Effect:
+def _effect(expression: Expression, values: Sequence[dict[str, float]], problem: Problem) -> Effect:
     def column(name: str) -> npt.NDArray[np.float64]:
         return np.array([own[name] for own in values], np.float64)
 
@@ -154,5 +148,5 @@ def _effect(expression: Expression, values: Sequence[dict[str, float]]) -> Effec
         column(_VALIDATION),
         column(_BEST_EPOCH).astype(np.int64),
         column(_EPOCHS).astype(np.int64),
-        {name: column(name) for name in TEST_METRICS},
+        {name: column(name) for name in problem.metrics},
     )

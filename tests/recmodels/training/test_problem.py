@@ -34,7 +34,7 @@ class Small(Problem):
         ids = np.arange(self.counts[part]) % 2
         return Rows(Schema({"shop": 2}), {"shop": ids}, {"label": ids})
 
-    def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
+    def judge_of(self, rows: Rows, groups: Any, device: torch.device | str = "cpu") -> Judge:
         if self.judged is not None:
             return self.judged
         wanted = torch.arange(5.0) / 5
@@ -107,7 +107,7 @@ def test_the_test_part_can_be_checked_as_well() -> None:
 
 def test_an_edited_problem_has_another_key() -> None:
     class Edited(Small):
-        def judge(self, part: Part, device: torch.device | str = "cpu") -> Judge:
+        def judge_of(self, rows: Rows, groups: Any, device: torch.device | str = "cpu") -> Judge:
             return lambda scores: {"mean": -scores.mean(1), "error": scores.std(1)}
 
     assert Small().describe() == Small().describe()

@@ -1,398 +1,278 @@
-"""Confirmation: the statistics against oracles, tuning against planted optima, and a whole one on real training."""
+"""Confirmation: chosen on validation, looked at once on test, directions and draws right, and a whole real one."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
-from gploss.compute.program import Program
-from gploss.files.plain import JSON
 from gploss.language.expression import Expression
+from gploss.search.cache import Cache
 from recmodels.data.interactions import Interactions, Split
-from recmodels.data.rows import Rows, Schema
-from recmodels.models.mf import MF
-from recmodels.training.problem import Problem
+from recmodels.data.pointwise import PointwiseProblem
+from recmodels.data.rows import Rows
+from recmodels.metrics import METRICS
+from recmodels.training.fused.trainer import FusedTrainer
 from recmodels.training.protocol import STANDARD
-from recmodels.training.stacked.trainer import StackedTrainer
-from recmodels.training.trainer import EpochsDone, Keep, Member, Outcome, State, Trainer, TrainReport
-from recmodels.verdict import confirmation
-from recmodels.verdict.confirmation import HAND_MADE, Candidate, Comparison, confirm, tune, weighted_auc
-from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT
-
-BCE = Expression.parse("-(label * log(pred) + (1 - label) * log(1 - pred))")
-MSE = Expression.parse("square(label - pred)")
-CUBE = Expression.parse("abs(label - pred) * square(label - pred)")
-HINGE = Expression.parse("relu(1 - (2 * label - 1) * logit)")
-WRONG_WAY = Expression.parse("neg(square(label - pred))")
-NO_LABEL = Expression.parse("square(pred)")
-
-
-# Statistics.
-
-
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40),
-    resamples=st.integers(1, 3),
+from recmodels.training.trainer import State
+from recmodels.verdict.confirmation import Verdict, confirm
+from recmodels.verdict.rivals import HAND_MADE, Rival
+from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT, mf_for
+from tests.recmodels.verdict.planned import (
+    BCE,
+    BLIND,
+    CUBE,
+    HINGE,
+    MSE,
+    WRONG_WAY,
+    PlannedTrainer,
+    Wishes,
+    hand_made,
+    peak_at,
+    text_of,
 )
-@settings(max_examples=80, deadline=None)
-def test_weighted_auc_equals_scikit_learn(rows: list[tuple[int, bool, int]], resamples: int) -> None:
-    scores = np.array([row[0] for row in rows], np.float32) - 2  # many ties
-    labels = np.array([row[1] for row in rows], np.float32)
-    weights = np.stack([np.roll([row[2] for row in rows], shift) for shift in range(resamples)]).astype(float)
-    found = weighted_auc(scores, labels, weights)
-    for value, weight in zip(found, weights, strict=True):
-        if weight[labels == 1].sum() and weight[labels == 0].sum():
-            expected = roc_auc_score(labels, scores, sample_weight=weight)
-            assert value == pytest.approx(expected, abs=1e-12)
-        else:
-            assert math.isnan(value)
 
+ORDER = [text_of(one) for one in (WRONG_WAY, HINGE, CUBE, MSE, BCE)]
 
-def test_weighted_auc_of_distinct_scores() -> None:
-    rng = np.random.default_rng(0)
-    scores, labels = rng.normal(size=500).astype(np.float32), (rng.random(500) < 0.4).astype(np.float32)
-    weights = rng.integers(0, 4, size=(20, 500)).astype(float)
-    expected = [roc_auc_score(labels, scores, sample_weight=weight) for weight in weights]
-    np.testing.assert_allclose(weighted_auc(scores, labels, weights), expected, atol=1e-12)
-
-
-def test_users_are_drawn_with_all_of_their_rows() -> None:
-    test = SPLIT.test
-    weights = confirmation._user_weights(test, 200, np.random.default_rng(0))
-    users = np.unique(test.users)
-    assert weights.shape == (200, len(test))
-    per_user = np.stack([weights[:, test.users == user] for user in users[:1]])
-    assert (per_user == per_user[..., :1]).all()
-    first_rows = [int(np.flatnonzero(test.users == user)[0]) for user in users]
-    assert (weights[:, first_rows].sum(axis=1) == len(users)).all()
-    assert weights.mean() == pytest.approx(1.0, rel=0.05)
-
-
-def plain_holm(values: Sequence[float]) -> list[float]:
-    """Holm (1979): the i-th smallest of m is multiplied with m - i + 1, never below the one before, at most 1."""
-    present = [value for value in values if not math.isnan(value)]
-    result = []
-    for value in values:
-        if math.isnan(value):
-            result.append(value)
-            continue
-        smaller = sorted(other for other in present if other <= value)
-        result.append(min(1.0, max(other * (len(present) - i) for i, other in enumerate(smaller))))
-    return result
-
-
-@given(st.lists(st.one_of(st.floats(0, 1), st.just(math.nan), st.sampled_from([0.01, 0.02])), max_size=8))
-def test_holm(values: list[float]) -> None:
-    assert confirmation._holm(values) == pytest.approx(plain_holm(values), nan_ok=True)
-
-
-def test_holm_by_hand() -> None:
-    assert confirmation._holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx(
-        [0.06, math.nan, 0.03, 0.06], nan_ok=True
-    )
-
-
-# A trainer whose results are planned.
-
-
-class PlannedTrainer(Trainer):
-    """Says how good each loss is: its AUC by (loss text, rate, decay), scores with a planned separation.
-
-    Args:
-        value: validation AUC of (loss, rate, decay).
-        separation: distance between positive and negative scores of a loss.
-    """
-
-    name: ClassVar[str] = "planned"
-
-    def __init__(
-        self,
-        value: Callable[[str, float, float], float],
-        separation: Callable[[str], float] = lambda text: 1.0,
-    ) -> None:
-        self.protocol = STANDARD
-        self.value = value
-        self.separation = separation
-        self.fits: list[list[tuple[str, Member]]] = []
-        self.predicted: list[Rows] = []
-
-    def fit(
-        self,
-        losses: Program,
-        members: Sequence[Member],
-        problem: Problem,
-        epochs: int,
-        *,
-        start: State | None = None,
-        keep: Keep = "none",
-        progress: EpochsDone | None = None,
-    ) -> TrainReport:
-        texts = [str(losses.expressions[member.loss]) for member in members]
-        self.fits.append(list(zip(texts, members, strict=True)))
-        values = np.array([self.value(text, *m.settings.values()) for text, m in self.fits[-1]], np.float64)
-        outcomes = [Outcome.DIVERGED if math.isnan(value) else Outcome.TRAINED for value in values]
-        reasons = ["non-finite" if math.isnan(value) else None for value in values]
-        separations = torch.tensor([[self.separation(text), float(m.seed)] for text, m in self.fits[-1]]).double()
-        epochs_done = np.full(len(members), epochs)
-        states = State({"plan": separations}, {}, epochs_done) if keep != "none" else None
-        table = np.repeat(values[:, None], epochs, axis=1)
-        table[:, 0] -= 0.1  # the best epoch is not the first
-        return TrainReport({"auc": table}, outcomes, reasons, epochs_done, np.ones(len(members)), states)
-
-    def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
-        self.predicted.append(rows)
-        scores = []
-        for separation, seed in states.weights["plan"].tolist():
-            noise = np.random.default_rng(int(seed)).normal(size=len(rows))  # all losses meet the same luck
-            scores.append(separation * rows.inputs["label"] + noise)
-        return np.array(scores, np.float32)
-
-    def describe(self, schema: Schema) -> dict[str, JSON]:
-        return {}
-
-
-def text_of(expression: Expression) -> str:
-    return str(expression.canonical())
-
-
-def hand_made(*expressions: Expression) -> list[Candidate]:
-    return [Candidate(f"hand {k}", HAND_MADE, expression) for k, expression in enumerate(expressions)]
-
-
-def optimum_at(rate_steps: float, decay_steps: float) -> Callable[[str, float, float], float]:
-    def value(text: str, rate: float, decay: float) -> float:
-        away = abs(math.log2(rate / STANDARD.learning_rate) - rate_steps)
-        away += abs(math.log2(decay / STANDARD.weight_decay) - decay_steps)
-        return 0.9 - 0.01 * away
-
-    return value
-
-
-# Tuning.
-
-
-@pytest.mark.parametrize("steps", [(0, 0), (1, -1), (2, 0), (-3, 3), (4, 4), (1, -4)])
-def test_the_grid_grows_until_the_best_setting_is_inside(steps: tuple[int, int]) -> None:
-    trainer = PlannedTrainer(optimum_at(*steps))
-    (tuned,) = tune(hand_made(MSE), trainer, [SPLIT], epochs=3, seed=0, seeds=2)
-    assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2.0 ** steps[0])
-    assert tuned.setting.weight_decay == pytest.approx(STANDARD.weight_decay * 2.0 ** steps[1])
-    assert tuned.validation == pytest.approx(0.9)
-    settings_tried = {tuple(member.settings.values()) for fit in trainer.fits for _, member in fit}
-    assert tuned.settings_tried == len(settings_tried)
-    if steps == (0, 0):
-        assert len(trainer.fits) == 1 and tuned.settings_tried == 9
-
-
-def test_settings_are_compared_by_their_mean_over_splits() -> None:
-    other = Split("other", SPLIT.train, SPLIT.train, SPLIT.test)
-
-    class ByPart(PlannedTrainer):
-        """One validation part wants another setting than the other, and has the last word."""
-
-        def fit(self, *arguments: Any, **named: Any) -> TrainReport:
-            is_other = len(arguments[2].rows("validation")) == len(other.validation)
-            self.value = optimum_at(1, 0) if is_other else optimum_at(0, 0)
-            report = super().fit(*arguments, **named)
-            report.metrics["auc"] *= 1.05 if is_other else 1.0
-            return report
-
-    (tuned,) = tune(hand_made(MSE), ByPart(optimum_at(0, 0)), [SPLIT, other], epochs=3, seed=0, seeds=2)
-    assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2)
-    assert tuned.validation == pytest.approx((0.9 * 1.05 + 0.9 - 0.01) / 2)
-
-
-def test_the_grid_stops_growing() -> None:
-    trainer = PlannedTrainer(optimum_at(50, 0))
-    (tuned,) = tune(hand_made(MSE), trainer, [SPLIT], epochs=3, seed=0, seeds=1)
-    assert len(trainer.fits) == 4
-    assert tuned.setting.learning_rate == pytest.approx(STANDARD.learning_rate * 2.0**4)
-
-
-def test_every_setting_is_trained_once_with_every_seed_and_growth_is_each_losss_own() -> None:
-    def value(text: str, rate: float, decay: float) -> float:
-        return optimum_at(0 if text == text_of(MSE) else 2, 0)(text, rate, decay)
-
-    trainer = PlannedTrainer(value)
-    tuned = tune(hand_made(MSE, HINGE), trainer, [SPLIT], epochs=3, seed=0, seeds=3)
-    trained = [(text, member.seed, *member.settings.values()) for fit in trainer.fits for text, member in fit]
-    assert len(trained) == len(set(trained))
-    seeds = {seed for _, seed, _, _ in trained}
-    assert len(seeds) == 3
-    for one in tuned:
-        own = [entry for entry in trained if entry[0] == text_of(one.expression)]
-        assert len(own) == 3 * one.settings_tried
-    assert tuned[0].settings_tried == 9 < tuned[1].settings_tried
-
-
-def test_losses_that_cannot_be_trained_are_left_out() -> None:
-    def value(text: str, rate: float, decay: float) -> float:
-        if text == text_of(HINGE):
-            return math.nan
-        return math.nan if text == text_of(MSE) and rate > STANDARD.learning_rate else 0.7
-
-    candidates = hand_made(MSE, NO_LABEL, HINGE, BCE)
-    tuned = tune(candidates, PlannedTrainer(value), [SPLIT], epochs=2, seed=0, seeds=2)
-    assert [one.expression for one in tuned] == [MSE, BCE]
-    assert tuned[0].setting.learning_rate <= STANDARD.learning_rate
-
-
-def test_tuning_never_sees_the_test_part() -> None:
-    split = Split(SPLIT.name, SPLIT.train, SPLIT.validation, SPLIT.test)
-    object.__setattr__(split, "test", None)
-    assert tune(hand_made(MSE), PlannedTrainer(optimum_at(0, 0)), [split], epochs=1, seed=0, seeds=1)
-
-
-# The comparison.
-
-
-def validation_order(text: str, rate: float, decay: float) -> float:
-    order = [text_of(WRONG_WAY), text_of(HINGE), text_of(CUBE), text_of(MSE), text_of(BCE)]
-    return 0.5 + 0.1 * order.index(text) + optimum_at(0, 0)(text, rate, decay) / 100
-
-
-def run_planned(separation: dict[Expression, float], candidates: Sequence[Candidate], **options: Any) -> Any:
-    table = {text_of(expression): value for expression, value in separation.items()}
-    trainer = PlannedTrainer(validation_order, lambda text: table.get(text, 1.0))
-    comparisons = confirm(candidates, trainer, SPLIT, epochs=3, fresh_seeds=5, resamples=400, **options)
-    return comparisons, trainer
-
-
-CANDIDATES = [
+RIVALS = [
     *hand_made(MSE, HINGE),
-    Candidate("found", "genetic", BCE),
-    Candidate("second", "genetic", CUBE),
-    Candidate("other", "rl", WRONG_WAY),
+    Rival("found", "genetic", BCE),
+    Rival("second", "genetic", CUBE),
+    Rival("other", "rl", WRONG_WAY),
 ]
 
 
-def test_finalists_and_order() -> None:
-    comparisons, _ = run_planned({BCE: 2.0, WRONG_WAY: -1.0}, CANDIDATES)
-    assert [one.tuned.expression for one in comparisons] == [MSE, BCE, HINGE, WRONG_WAY]
-    assert [one.tuned.group for one in comparisons] == [HAND_MADE, "genetic", HAND_MADE, "rl"]
-    assert [math.isnan(one.p_value) for one in comparisons] == [True, False, True, False]
+def by_order(text: str, settings: Mapping[str, float], epoch: int) -> float:
+    """The better on validation, the later in `ORDER`; settings hardly matter."""
+    return ORDER.index(text) + peak_at(0, 0)(text, settings, epoch) / 100
 
 
-def test_a_better_loss_lies_above_and_a_worse_one_below() -> None:
-    (best, better, _, worse), _ = run_planned({BCE: 2.0, WRONG_WAY: 0.2}, CANDIDATES)
-    assert best.difference == best.low == best.high == 0
-    assert 0 < better.low < better.difference < better.high and better.p_value < 0.02
-    assert worse.low < worse.difference < worse.high < 0 and worse.p_value < 0.02
-    assert len(better.test) == 5
-    assert better.difference == pytest.approx(float((better.test - best.test).mean()))
+def run(noise: Mapping[Expression, float], rivals: Sequence[Rival] = RIVALS, **options: Any) -> Verdict:
+    trainer = PlannedTrainer(by_order, {text_of(loss): value for loss, value in noise.items()})
+    return confirm(rivals, trainer, Wishes(), **{"epochs": 2, "fresh_seeds": 5, "resamples": 300, **options})
+
+
+def losses(verdict: Verdict) -> list[Expression]:
+    return [one.tuned.expression for one in verdict.comparisons]
+
+
+def figures(verdict: Verdict) -> list[str]:
+    return [f"{one.tuned.name} {one.test.tolist()} {one.gain} {one.p_value}" for one in verdict.comparisons]
+
+
+def test_finalists_are_chosen_on_validation_and_ordered_by_test() -> None:
+    verdict = run({BCE: 0.5, WRONG_WAY: 2.0})
+    assert losses(verdict) == [MSE, BCE, HINGE, WRONG_WAY]  # CUBE was the second of its group
+    assert [math.isnan(one.p_value) for one in verdict.comparisons] == [True, False, True, False]
+    assert losses(run({BCE: 0.5, WRONG_WAY: 2.0, CUBE: 3.0}, finalists=2)) == [MSE, BCE, HINGE, WRONG_WAY, CUBE]
+    assert (verdict.metric, verdict.higher_is_better, verdict.n_units, verdict.by_row) == (
+        "distance",
+        False,
+        30,
+        False,
+    )
+
+
+@pytest.mark.parametrize("metric", ["distance", "nearness"])
+def test_a_nearer_loss_gains_and_a_farther_one_loses_whatever_the_direction(metric: str) -> None:
+    verdict = run({BCE: 0.5, WRONG_WAY: 2.0}, metric=metric)
+    best, better, _, worse = verdict.comparisons
+    assert best.gain.mean == best.gain.low == best.gain.high == 0
+    assert 0 < better.gain.low < better.gain.mean < better.gain.high and better.p_value < 0.02
+    assert worse.gain.low < worse.gain.mean < worse.gain.high < 0 and worse.p_value < 0.02
+    sign = 1 if metric == "nearness" else -1
+    assert better.gain.mean == pytest.approx(sign * float((better.test - best.test).mean()))
+    assert len(better.test) == 5 and verdict.chosen_by == "distance"
+
+
+def test_values_on_test_are_those_of_the_judge_and_resamples_those_of_copied_groups() -> None:
+    """By hand: the mean over shops drawn is, with as many rows in each shop, the mean of the shops' own means."""
+    noise = {MSE: 1.0, BCE: 0.8}
+    verdict = run(noise, [*hand_made(MSE), Rival("found", "genetic", BCE)], fresh_seeds=3, resamples=2000)
+    problem, first = Wishes(), verdict.comparisons[0]
+    assert first.test == pytest.approx(math.sqrt(2 / math.pi), rel=0.15)
+    rows = problem.rows("test")
+    # the error of the gain from seeds and shops, from their own spread
+    seeds_alone = verdict.comparisons[1].test - first.test
+    assert len(rows) == 240 and verdict.comparisons[1].gain.mean == pytest.approx(-float(seeds_alone.mean()))
+    assert verdict.comparisons[1].gain.mean == pytest.approx(0.2 * math.sqrt(2 / math.pi), rel=0.15)
+
+
+def test_rows_are_drawn_where_there_are_no_groups() -> None:
+    trainer = PlannedTrainer(by_order, {text_of(BCE): 0.9})
+    verdict = confirm(RIVALS, trainer, Wishes(grouped=False), epochs=1, fresh_seeds=3, resamples=100)
+    assert verdict.by_row and verdict.n_units == 240
+    assert verdict.comparisons[1].gain.low > 0
 
 
 def test_equal_losses_differ_by_nothing() -> None:
-    (_, found, *_), _ = run_planned({}, [*hand_made(MSE), Candidate("found", "genetic", BCE)])
-    assert found.difference == found.low == found.high == 0
-    assert found.p_value == 1
+    found = run({}, [*hand_made(MSE), Rival("found", "genetic", BCE)]).comparisons[1]
+    assert found.gain.mean == found.gain.low == found.gain.high == 0
+    assert found.p_value == 1 and found.detectable == 0
 
 
 def test_p_values_are_corrected_over_finalists_only() -> None:
-    def p_value(candidates: Sequence[Candidate]) -> float:
-        found, _ = run_planned({BCE: 1.02, WRONG_WAY: 0.9}, candidates)
-        (own,) = [one.p_value for one in found if one.tuned.expression is BCE]
-        return float(own)
+    def p_value(rivals: Sequence[Rival]) -> float:
+        verdict = run({BCE: 0.995, WRONG_WAY: 1.1}, rivals, resamples=200)
+        (own,) = [one.p_value for one in verdict.comparisons if one.tuned.expression is BCE]
+        return own
 
-    alone = p_value([*hand_made(MSE), CANDIDATES[2]])
-    with_hand_made = p_value([*hand_made(MSE, HINGE), CANDIDATES[2]])
+    alone = p_value([*hand_made(MSE), RIVALS[2]])
     assert 0 < alone < 0.5
-    assert with_hand_made == alone
-    assert p_value([*hand_made(MSE), CANDIDATES[2], CANDIDATES[4]]) >= alone
+    assert p_value([*hand_made(MSE, HINGE), RIVALS[2]]) == alone
+    assert p_value([*hand_made(MSE), RIVALS[2], RIVALS[4]]) >= alone
 
 
-def test_the_test_part_is_used_once_with_fresh_seeds_and_tuned_settings() -> None:
-    comparisons, trainer = run_planned({}, CANDIDATES, tuning_seeds=3)
-    assert [rows.content_hash for rows in trainer.predicted] == [PROBLEM.rows("test").content_hash]
+def test_the_test_part_is_looked_at_once_with_fresh_seeds_and_tuned_settings() -> None:
+    class Once(Wishes):
+        def judge(self, part: Any, device: Any = "cpu") -> Any:
+            self.looked_at.append(f"judged {part}")  # type: ignore[arg-type]
+            return super().judge(part, device)
+
+    problem, trainer = Once(), PlannedTrainer(by_order)
+    verdict = confirm(RIVALS, trainer, problem, epochs=2, fresh_seeds=5, resamples=50)
+    assert problem.looked_at.count("judged test") == 1  # type: ignore[arg-type]
     *tuning, final = trainer.fits
-    seen = {member.seed for fit in tuning for _, member in fit}
-    fresh = {member.seed for _, member in final}
+    seen = {member.seed for fit in tuning for _, member, _ in fit}
+    fresh = {member.seed for _, member, _ in final}
     assert len(seen) == 3 and len(fresh) == 5 and not seen & fresh
-    assert len(final) == 5 * len(comparisons)
-    for one in comparisons:
-        own = [member for text, member in final if text == text_of(one.tuned.expression)]
+    assert len(final) == 5 * len(verdict.comparisons)
+    for one in verdict.comparisons:
+        own = [member for text, member, _ in final if text == text_of(one.tuned.expression)]
         assert {member.seed for member in own} == fresh
-        assert {tuple(m.settings.values()) for m in own} == {
-            (one.tuned.setting.learning_rate, one.tuned.setting.weight_decay)
-        }
+        assert all(member.settings == one.tuned.settings for member in own)
 
 
-def test_a_confirmation_repeats_itself() -> None:
-    def values(comparisons: Sequence[Comparison]) -> list[tuple[float, float, float]]:
-        return [(one.difference, one.low, one.high) for one in comparisons]
-
-    first, second = (run_planned({BCE: 1.1}, CANDIDATES, seed=4)[0] for _ in range(2))
-    assert values(first) == values(second)
-    assert values(run_planned({BCE: 1.1}, CANDIDATES, seed=5)[0]) != values(first)
+def test_a_verdict_repeats_itself_in_any_order_of_rivals() -> None:
+    noise = {BCE: 0.95, WRONG_WAY: 1.05}
+    assert figures(run(noise, seed=4)) == figures(run(noise, RIVALS[::-1], seed=4))
+    assert figures(run(noise, seed=5)) != figures(run(noise, seed=4))
 
 
-def test_few_users_still_give_an_interval() -> None:
-    """With three users some draws hold one label only; they have no AUC and are left aside."""
-    test = Interactions(np.array([0, 1, 2, 2]), np.arange(4), np.array([1.0, 0.0, 1.0, 0.0], np.float32), 40, 60)
-    split = Split("tiny", SPLIT.train, SPLIT.validation, test)
-    trainer = PlannedTrainer(validation_order)
-    for one in confirm([*hand_made(MSE), CANDIDATES[2]], trainer, split, epochs=2, resamples=200):
-        assert all(math.isfinite(value) for value in (one.difference, one.low, one.high))
+def test_a_verdict_that_was_cut_off_trains_nothing_twice(tmp_path: Path) -> None:
+    class Broken(PlannedTrainer):
+        def predict(self, states: State, rows: Rows) -> Any:
+            raise KeyboardInterrupt
+
+    def again(trainer: PlannedTrainer, cache: Cache, **options: Any) -> Verdict:
+        named = {"epochs": 2, "fresh_seeds": 3, "resamples": 40, **options}
+        return confirm(RIVALS, trainer, Wishes(), cache=cache, **named)
+
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        with pytest.raises(KeyboardInterrupt):
+            again(Broken(by_order), cache)
+        first = PlannedTrainer(by_order, {text_of(BCE): 0.9})
+        whole = again(first, cache)
+        assert [len(fit) for fit in first.fits] == [3 * 4]  # the test models alone
+        second = PlannedTrainer(by_order)
+        assert figures(again(second, cache)) == figures(whole) and second.fits == []
+        more = PlannedTrainer(by_order)
+        again(more, cache, resamples=50)  # other resamples, or another metric, are something else
+        again(more, cache, metric="nearness")
+        assert [len(fit) for fit in more.fits] == [12, 12]
 
 
-def test_what_a_confirmation_needs() -> None:
-    trainer = PlannedTrainer(validation_order)
-    with pytest.raises(ValueError, match="no hand-made loss"):
-        confirm(CANDIDATES[2:], trainer, SPLIT, epochs=1)
-    with pytest.raises(ValueError, match="no hand-made loss"):
-        confirm([Candidate("bad", HAND_MADE, NO_LABEL)], trainer, SPLIT, epochs=1)
-
-
-def test_reports_say_what_is_done() -> None:
+def test_a_slow_metric_is_said_once_and_a_fast_one_is_taken() -> None:
     lines: list[str] = []
-    run_planned({}, CANDIDATES, report=lines.append)
-    assert lines[0] == "tuning 5 losses: 45 settings with 3 runs each"
-    assert lines[-1] == "testing 4 losses with 5 fresh seeds each"
+    slow = run({BCE: 0.9}, say=lines.append)
+    assert sum("distance does not say how it is resampled" in line for line in lines) == 1
+
+    class Fast(Wishes):
+        def resampler(self, part: Any, metric: str) -> Any:
+            means = np.zeros((30, 240))
+            means[self.rows(part).features["shop"], np.arange(240)] = 1 / 240
+
+            def mean_distance(scores: torch.Tensor, counts: npt.NDArray[np.uint8]) -> Any:
+                distance = np.abs(scores.numpy().astype(np.float64) - self.rows(part).inputs["wanted"])
+                return (distance @ means.T) @ counts.astype(np.float64)
+
+            return mean_distance
+
+    lines.clear()
+    trainer = PlannedTrainer(by_order, {text_of(BCE): 0.9})
+    fast = confirm(RIVALS, trainer, Fast(), epochs=2, fresh_seeds=5, resamples=300, say=lines.append)
+    assert not any("resampled" in line for line in lines)
+    for one, other in zip(fast.comparisons, slow.comparisons, strict=True):
+        assert dataclasses.astuple(one.gain) == pytest.approx(dataclasses.astuple(other.gain), abs=1e-12)
 
 
-# The whole, with real training.
-
-
-def test_a_real_confirmation() -> None:
-    model = functools.partial(MF, embedding_size=4)
-    protocol = dataclasses.replace(STANDARD, batch_size=256, patience=2)
-    trainer = StackedTrainer(model, protocol, device="cpu")
-    candidates = [
-        Candidate("mse", HAND_MADE, MSE),
-        Candidate("the same", "genetic", Expression.parse("square(pred - label)")),
-        Candidate("wrong way", "rl", WRONG_WAY),
-    ]
-    found = confirm(candidates, trainer, SPLIT, epochs=6, tuning_seeds=2, fresh_seeds=4, resamples=300)
-    by_name = {one.tuned.name: one for one in found}
-    same, wrong = by_name["the same"], by_name["wrong way"]
-    assert same.difference == same.low == same.high == 0 and same.p_value == 1
-    assert wrong.high < 0 and wrong.p_value < 0.05
-    assert float(by_name["mse"].test.mean()) > 0.6 > float(wrong.test.mean())
-    assert same.tuned.setting == by_name["mse"].tuned.setting
-
-
-def test_a_finalist_that_diverges_from_fresh_seeds_still_gets_a_figure() -> None:
-    """Its scores are NaN, all alike, and so worth 0.5."""
-
+def test_a_model_that_diverges_from_fresh_seeds_counts_as_one_that_knows_nothing() -> None:
     class Diverging(PlannedTrainer):
         def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
             scores = super().predict(states, rows)
             scores[-1] = np.nan
             return scores
 
-    found = confirm(
-        [*hand_made(MSE), CANDIDATES[2]], Diverging(validation_order), SPLIT, epochs=2, fresh_seeds=2, resamples=50
+    rivals = [*hand_made(MSE), RIVALS[2]]
+    verdict = confirm(rivals, Diverging(by_order), PROBLEM_OF_WISHES, epochs=2, fresh_seeds=2, resamples=50)
+    mse, found = verdict.comparisons
+    assert (mse.diverged, found.diverged) == (0, 1)
+    nothing = PROBLEM_OF_WISHES.judge("test")(torch.zeros(1, 240))["distance"]
+    assert found.test[-1] == float(nothing[0])
+    assert all(math.isfinite(value) for value in (found.gain.low, found.gain.high))
+
+
+PROBLEM_OF_WISHES = Wishes()
+
+
+def test_few_users_still_give_an_interval() -> None:
+    """With three users some draws hold one label only; they have no AUC and are left aside."""
+    test = Interactions(np.array([0, 1, 2, 2]), np.arange(4), np.array([1.0, 0.0, 1.0, 0.0], np.float32), 40, 60)
+    problem = PointwiseProblem(Split("tiny", SPLIT.train, SPLIT.validation, test))
+    trainer = FusedTrainer(mf_for(STANDARD), STANDARD, device="cpu")
+    for one in confirm(
+        [*hand_made(MSE), RIVALS[2]], trainer, problem, epochs=1, tuning_seeds=1, resamples=200
+    ).comparisons:
+        assert all(math.isfinite(value) for value in (one.gain.mean, one.gain.low, one.gain.high))
+
+
+def test_what_a_confirmation_needs() -> None:
+    with pytest.raises(ValueError, match="no hand-made loss can be trained"):
+        run({}, RIVALS[2:])
+    with pytest.raises(ValueError, match=r"no hand-made .*\(bad: no dependence on label\): name one that can"):
+        run({}, [Rival("bad", HAND_MADE, BLIND)])
+    with pytest.raises(LookupError, match="wishes has no metric 'auc'; choose from: distance, nearness"):
+        run({}, metric="auc")
+
+
+def test_what_is_done_is_said() -> None:
+    lines: list[str] = []
+    run({}, epochs=8, say=lines.append)
+    assert lines[0] == (
+        "tuning 5 losses: 16 settings each with 3 trainings, half of them dropped after 2 and 4 of 8 epochs, then "
+        "more around the best"
     )
-    assert found[1].test[-1] == 0.5
-    assert math.isfinite(found[1].low) and math.isfinite(found[1].high)
+    assert lines[-2] == "testing 4 losses with 5 fresh seeds each"
+
+
+# The whole, with real training.
+
+
+@pytest.mark.parametrize("metric", ["auc", "logloss", "ndcg@10"])
+def test_a_real_confirmation(metric: str) -> None:
+    protocol = dataclasses.replace(STANDARD, batch_size=256, patience=2)
+    trainer = FusedTrainer(mf_for(protocol), protocol, device="cpu")
+    rivals = [
+        Rival("mse", HAND_MADE, MSE),
+        Rival("the same", "genetic", Expression.parse("square(pred - label)")),
+        Rival("bce", "genetic", BCE),
+        Rival("wrong way", "rl", WRONG_WAY),
+    ]
+    problem = PointwiseProblem(SPLIT, ("auc", metric) if metric != "auc" else None)
+    verdict = confirm(
+        rivals, trainer, problem, epochs=4, metric=metric, tuning_seeds=2, fresh_seeds=4, resamples=200
+    )
+    by_name = {one.tuned.name: one for one in verdict.comparisons}
+    assert next(iter(by_name)) == "mse = the same" and set(by_name) == {"mse = the same", "bce", "wrong way"}
+    wrong, bce = by_name["wrong way"], by_name["bce"]
+    assert wrong.gain.high < 0 and wrong.p_value < 0.05
+    assert abs(bce.gain.mean) < abs(wrong.gain.mean)
+    assert verdict.higher_is_better == METRICS[metric].higher_is_better
+    assert verdict.n_units == len(np.unique(SPLIT.test.users)) and PROBLEM.metric == "auc"

@@ -20,14 +20,15 @@ from recmodels.models.mf import MF
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member
-from recmodels.verdict.effectiveness import TEST_METRICS, effectiveness
+from recmodels.verdict.effectiveness import effectiveness
 
 SEEDS = (3, 4)
+METRICS_ON_TEST = ("auc", "f1", "accuracy")
 EXPRESSIONS = [LOSSES["bce"].expression, LOSSES["mse"].expression]
 
 
 @pytest.fixture(scope="module")
-def split() -> Split:
+def problem() -> PointwiseProblem:
     rng = np.random.default_rng(1)
     taste = rng.normal(size=(20, 3)) @ rng.normal(size=(3, 15))
 
@@ -35,16 +36,16 @@ def split() -> Split:
         users, items = rng.integers(20, size=rows), rng.integers(15, size=rows)
         return Interactions(users, items, taste[users, items] > 0, 20, 15)
 
-    return Split("tiny", part(300), part(80), part(80))
+    return PointwiseProblem(Split("tiny", part(300), part(80), part(80)), METRICS_ON_TEST)
 
 
 def trainer(patience: int = 2) -> StackedTrainer:
     return StackedTrainer(MF, replace(STANDARD, patience=patience), device="cpu")
 
 
-def test_figures_are_those_of_the_best_epoch_on_validation(split: Split) -> None:
-    effects = effectiveness(EXPRESSIONS, trainer(), split, epochs=6, seeds=SEEDS)
-    program, problem = screen(EXPRESSIONS).program, PointwiseProblem(split)
+def test_figures_are_those_of_the_best_epoch_on_validation(problem: PointwiseProblem) -> None:
+    effects = effectiveness(EXPRESSIONS, trainer(), problem, epochs=6, seeds=SEEDS)
+    program = screen(EXPRESSIONS).program
     for row, effect in enumerate(effects):
         assert effect.expression is EXPRESSIONS[row]
         for place, seed in enumerate(SEEDS):
@@ -55,31 +56,33 @@ def test_figures_are_those_of_the_best_epoch_on_validation(split: Split) -> None
             assert effect.epochs[place] == report.stopped_at[0]
             assert report.states is not None
             scores = torch.from_numpy(trainer().predict(report.states, problem.rows("test")))
-            expected = evaluate(TEST_METRICS, scores, Targets(split.test.labels))
+            expected = evaluate(METRICS_ON_TEST, scores, Targets(problem.split.test.labels))
             assert {name: float(values[place]) for name, values in effect.test.items()} == {
                 name: float(values[0]) for name, values in expected.items()
             }
 
 
-def test_goes_on_where_it_was_cut_off(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = effectiveness(EXPRESSIONS, trainer(), split, epochs=4, seeds=SEEDS)
+def test_goes_on_where_it_was_cut_off(
+    problem: PointwiseProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = effectiveness(EXPRESSIONS, trainer(), problem, epochs=4, seeds=SEEDS)
     with Cache(tmp_path / "cache.sqlite") as cache:
-        effectiveness(EXPRESSIONS[:1], trainer(), split, epochs=4, seeds=SEEDS, cache=cache)
-        whole = effectiveness(EXPRESSIONS, trainer(), split, epochs=4, seeds=SEEDS, cache=cache)
+        effectiveness(EXPRESSIONS[:1], trainer(), problem, epochs=4, seeds=SEEDS, cache=cache)
+        whole = effectiveness(EXPRESSIONS, trainer(), problem, epochs=4, seeds=SEEDS, cache=cache)
         # what is known is not trained again, and other epochs are something else
-        shorter = effectiveness(EXPRESSIONS, trainer(), split, epochs=1, seeds=SEEDS, cache=cache)
+        shorter = effectiveness(EXPRESSIONS, trainer(), problem, epochs=1, seeds=SEEDS, cache=cache)
         monkeypatch.setattr(StackedTrainer, "fit", None)
-        again = effectiveness(EXPRESSIONS, trainer(), split, epochs=4, seeds=SEEDS, cache=cache)
+        again = effectiveness(EXPRESSIONS, trainer(), problem, epochs=4, seeds=SEEDS, cache=cache)
     for results in (whole, again):
         for one, other in zip(results, plain, strict=True):
             np.testing.assert_equal(vars(one), vars(other))
     assert all((effect.epochs == 1).all() for effect in shorter)
 
 
-def test_a_model_that_diverges_at_once_has_no_figures(split: Split) -> None:
+def test_a_model_that_diverges_at_once_has_no_figures(problem: PointwiseProblem) -> None:
     steep = Expression.parse("exp(exp(logit * 1e9)) * label")
     with np.errstate(all="ignore"):
-        (effect, fine) = effectiveness([steep, LOSSES["bce"].expression], trainer(), split, epochs=2, seeds=[1])
+        (effect, fine) = effectiveness([steep, LOSSES["bce"].expression], trainer(), problem, epochs=2, seeds=[1])
     assert np.isnan(effect.validation).all() and effect.best_epoch.tolist() == [0]
     assert all(np.isnan(values).all() for values in effect.test.values())
     assert np.isfinite(fine.validation).all()
