@@ -14,11 +14,12 @@ for a block of samples at a time, forwards; derivatives by one sweep backwards.
 short loops costs more than the arithmetic, and makes threads wait for each other.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 REAL = np.float64  # @real
@@ -31,12 +32,19 @@ ZERO = REAL(0)
 ONE = REAL(1)
 HALF = REAL(0.5)  # @numbers
 
+#: A number, or an array of numbers, of the kind that REAL says.
+Real: TypeAlias = Any
+Floats = npt.NDArray[Any]
+Ints = npt.NDArray[np.int32]
+LongInts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
 #: Samples that are computed together: the slots of a program then stay in the fastest caches.
 BLOCK = 256
 
 
 @njit(inline="always")
-def exp_single(x):
+def exp_single(x: Real) -> Real:
     """Return e to the power of x in float32, within 2 units in the last place.
 
     Straight arithmetic, so that a loop of it becomes vector instructions; a call of the system's function does not.
@@ -62,7 +70,7 @@ def exp_single(x):
 
 
 @njit(inline="always")
-def log_single(x):
+def log_single(x: Real) -> Real:
     """Return the natural logarithm in float32, within 2 units in the last place; NaN below 0.
 
     x = 2^n (1 + r), 1 + r between the roots of 1/2 and 2; the logarithm of 1 + r is a polynomial (Cephes, logf).
@@ -89,7 +97,7 @@ def log_single(x):
 
 
 @njit(inline="always")
-def tanh_single(x):
+def tanh_single(x: Real) -> Real:
     """Return the hyperbolic tangent in float32, within 2 units in the last place (Cephes, tanhf)."""
     size = abs(x)
     far = np.float32(1) - np.float32(2) / (exp_single(size + size) + np.float32(1))
@@ -104,68 +112,68 @@ def tanh_single(x):
 
 
 @njit(inline="always")
-def sign(x):
+def sign(x: Real) -> Real:
     """Return -1, 0 or 1."""
     return (ONE if x > ZERO else ZERO) - (ONE if x < ZERO else ZERO)
 
 
 @njit(inline="always")
-def maximum(a, b):
+def maximum(a: Real, b: Real) -> Real:
     """Return the larger; NaN where either is NaN."""
     return a if (a > b or a != a) else b
 
 
 @njit(inline="always")
-def minimum(a, b):
+def minimum(a: Real, b: Real) -> Real:
     """Return the smaller; NaN where either is NaN."""
     return a if (a < b or a != a) else b
 
 
 @njit(inline="always")
-def sigmoid(x):
+def sigmoid(x: Real) -> Real:
     """Return 1 / (1 + exp(-x))."""
     return ONE / (ONE + exp(-x))
 
 
 @njit(inline="always")
-def log(x):
+def log(x: Real) -> Real:
     """Return the natural logarithm; NaN below 0."""
     return np.log(x)  # @log
 
 
 @njit(inline="always")
-def log1p(x):
+def log1p(x: Real) -> Real:
     """Return the logarithm of 1 + x for x above -1, exact where x is small (W. Kahan, HP-15C handbook, 1982)."""
     u = ONE + x
     return log(u) * (x / (u - ONE)) if u != ONE and u < np.inf else (x if u == ONE else u)
 
 
 @njit(inline="always")
-def detach(x):
+def detach(x: Real) -> Real:
     """Return x; its derivative is written in the operator's row."""
     return x
 
 
 @njit(inline="always")
-def exp(x):
+def exp(x: Real) -> Real:
     """Return e to the power of x."""
     return np.exp(x)  # @exp
 
 
 @njit(inline="always")
-def sqrt(x):
+def sqrt(x: Real) -> Real:
     """Return the square root; NaN below 0."""
     return np.sqrt(x)
 
 
 @njit(inline="always")
-def tanh(x):
+def tanh(x: Real) -> Real:
     """Return the hyperbolic tangent."""
     return np.tanh(x)  # @tanh
 
 
 @njit(inline="always")
-def forward(instructions, clamped, first_slot, values, n):
+def forward(instructions: Ints, clamped: bool, first_slot: int, values: Floats, n: int) -> None:
     """Compute each instruction's value for n samples.
 
     Args:
@@ -193,7 +201,7 @@ def forward(instructions, clamped, first_slot, values, n):
 
 
 @njit(inline="always")
-def backward(instructions, clamped, first_slot, values, adjoints, n):
+def backward(instructions: Ints, clamped: bool, first_slot: int, values: Floats, adjoints: Floats, n: int) -> None:
     """Propagate the derivative of the loss from the root to the terminals.
 
     Args:
@@ -228,13 +236,13 @@ def backward(instructions, clamped, first_slot, values, adjoints, n):
 
 
 @njit(inline="always")
-def at(start, j):
+def at(start: int, j: int) -> np.uint64:
     """Return the place of a sample: an unsigned number, for a signed one would be looked at for being negative."""
     return np.uint64(start) + np.uint64(j)
 
 
 @njit(inline="always")
-def terminals(used, samples, start, values, n):
+def terminals(used: int, samples: Floats, start: int, values: Floats, n: int) -> None:
     """Fill in the terminals that a program uses.
 
     Args:
@@ -250,7 +258,9 @@ def terminals(used, samples, start, values, n):
 
 
 @njit(inline="always")
-def chain(used, multiplier, samples, start, values, adjoints, n):
+def chain(
+    used: int, multiplier: Real, samples: Floats, start: int, values: Floats, adjoints: Floats, n: int
+) -> None:
     """Collect the derivatives with respect to the inputs from those with respect to the terminals.
 
     Args:
@@ -275,7 +285,19 @@ def chain(used, multiplier, samples, start, values, adjoints, n):
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def run_block(instructions, constants, root, used, clamped, multiplier, samples, start, n, values, adjoints):
+def run_block(
+    instructions: Ints,
+    constants: Floats,
+    root: int,
+    used: int,
+    clamped: bool,
+    multiplier: Real,
+    samples: Floats,
+    start: int,
+    n: int,
+    values: Floats,
+    adjoints: Floats,
+) -> None:
     """Run one program on at most BLOCK samples.
 
     Args:
@@ -309,19 +331,19 @@ def run_block(instructions, constants, root, used, clamped, multiplier, samples,
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def run(
-    instructions,
-    instruction_offsets,
-    constants,
-    constant_offsets,
-    roots,
-    used,
-    clamped,
-    multipliers,
-    rows,
-    inputs,
-    losses,
-    gradients,
-):
+    instructions: Ints,
+    instruction_offsets: LongInts,
+    constants: Floats,
+    constant_offsets: LongInts,
+    roots: Ints,
+    used: LongInts,
+    clamped: Flags,
+    multipliers: Floats,
+    rows: LongInts,
+    inputs: tuple[Floats, ...],
+    losses: Floats,
+    gradients: Floats,
+) -> None:
     """Run the programs named by `rows`, one a row of samples.
 
     Args:

@@ -7,11 +7,11 @@ environment the same kernels run on the CPU, slowly: for tests.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,8 +25,6 @@ from gploss.language.formula import Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
 
 _TEMPLATE: Final = Path(__file__).with_name("gpu_template.py")
-_IMPORT: Final = re.compile(r"^from gploss\.compute\.gpu_template import .*$\n?", re.MULTILINE)
-_HEADER: Final = re.compile(r"^(import triton.*|from __future__.*)$\n?", re.MULTILINE)
 
 
 def why_no_triton() -> str | None:
@@ -42,12 +40,13 @@ def interpreted() -> bool:
 
 
 @lru_cache(maxsize=8)
-def load_triton_kernels(tables: Tables, source: Path | None = None) -> ModuleType:
-    """Return the interpreter of programs with these tables for GPUs, with the kernels of a file that uses it.
+def load_triton_kernels(tables: Tables, sources: tuple[Path, ...] = ()) -> ModuleType:
+    """Return the interpreter of programs with these tables for GPUs, with the kernels of files that use it.
 
     Args:
         tables: of the programs.
-        source: a file whose line ``from gploss.compute.gpu_template import ...`` is replaced by the interpreter.
+        sources: files that import Triton, the template, and earlier ones of these files, and nothing else: all of
+            it becomes one module.
 
     Raises:
         KernelError: Triton is not there, or the cache folder cannot be written.
@@ -55,22 +54,18 @@ def load_triton_kernels(tables: Tables, source: Path | None = None) -> ModuleTyp
     reason = why_no_triton()
     if reason is not None:
         raise KernelError(f"there are no GPU kernels: {reason}")
-    text = _generate(tables)
-    if source is not None:
-        _, found, rest = _split(source.read_text())
-        if not found:
-            raise AssertionError(f"{source} does not use the interpreter")
-        text += _HEADER.sub("", rest)
+    text = _generate(tables) + "".join(_without_imports(source.read_text()) for source in sources)
     versions = {"triton": version("triton"), "python": platform.python_version(), "interpreted": interpreted()}
     return import_source("gploss_triton", text, json.dumps(versions))
 
 
-def _split(text: str) -> tuple[str, str, str]:
-    """Split a file at the import of the template: docstring and imports, that line, and the code below."""
-    match = _IMPORT.search(text)
-    if match is None:
-        return text, "", ""
-    return text[: match.start()], match[0], text[match.end() :]
+def _without_imports(text: str) -> str:
+    """Leave out the lines of a file that import something: what they name stands above it."""
+    lines = text.splitlines()
+    for node in reversed(ast.parse(text).body):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines) + "\n"
 
 
 def _code(formula: Formula, variables: Mapping[str, str]) -> str:

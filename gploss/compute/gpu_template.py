@@ -9,7 +9,7 @@ lie in global memory, of which the block's own few kilobytes stay in the nearest
 another program; barriers are between the threads of one.
 """
 
-# mypy: ignore-errors
+# mypy: disable-error-code="untyped-decorator"
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ CLAMP_HIGH: tl.constexpr = tl.constexpr(1e5)  # @clamp_high
 
 
 @triton.jit
-def op_abs(x):
+def op_abs(x: tl.tensor) -> tl.tensor:
     """Return the magnitude."""
     return tl.abs(x)
 
 
 @triton.jit
-def op_sign(x):
+def op_sign(x: tl.tensor) -> tl.tensor:
     """Return -1, 0 or 1."""
     return tl.where(x > 0.0, 1.0, 0.0) - tl.where(x < 0.0, 1.0, 0.0)
 
 
 @triton.jit
-def op_maximum(a, b):
+def op_maximum(a: tl.tensor, b: tl.tensor) -> tl.tensor:
     """Return the larger; NaN where either is NaN."""
     return tl.where((a > b) | (a != a), a, b)
 
 
 @triton.jit
-def op_minimum(a, b):
+def op_minimum(a: tl.tensor, b: tl.tensor) -> tl.tensor:
     """Return the smaller; NaN where either is NaN."""
     return tl.where((a < b) | (a != a), a, b)
 
 
 @triton.jit
-def op_sqrt(x):
+def op_sqrt(x: tl.tensor) -> tl.tensor:
     """Return the square root, correctly rounded; NaN below 0."""
     return tl.sqrt_rn(x)
 
 
 @triton.jit
-def op_exp(x):
+def op_exp(x: tl.tensor) -> tl.tensor:
     """Return e to the power of x; the same steps as `exp_single` on the CPU, since the GPU's own is coarser."""
     x = tl.where(x > 89.0, 89.0, x)
     x = tl.where(x < -104.0, -104.0, x)
@@ -73,7 +73,7 @@ def op_exp(x):
 
 
 @triton.jit
-def op_log(x):
+def op_log(x: tl.tensor) -> tl.tensor:
     """Return the natural logarithm; NaN below 0; the same steps as `log_single` on the CPU."""
     tiny = x < 1.17549435e-38
     bits = tl.where(tiny, x * 8388608.0, x).to(tl.int32, bitcast=True)
@@ -97,7 +97,7 @@ def op_log(x):
 
 
 @triton.jit
-def op_log1p(x):
+def op_log1p(x: tl.tensor) -> tl.tensor:
     """Return the logarithm of 1 + x for x above -1; the same steps as `log1p` on the CPU."""
     u = 1.0 + x
     result = op_log(u) * (x / (u - 1.0))
@@ -105,13 +105,13 @@ def op_log1p(x):
 
 
 @triton.jit
-def op_detach(x):
+def op_detach(x: tl.tensor) -> tl.tensor:
     """Return x; its derivative is written in the operator's row."""
     return x
 
 
 @triton.jit
-def op_tanh(x):
+def op_tanh(x: tl.tensor) -> tl.tensor:
     """Return the hyperbolic tangent; the same steps as `tanh_single` on the CPU."""
     size = tl.abs(x)
     far = 1.0 - 2.0 / (op_exp(size + size) + 1.0)
@@ -125,28 +125,28 @@ def op_tanh(x):
 
 
 @triton.jit
-def op_sigmoid(x):
+def op_sigmoid(x: tl.tensor) -> tl.tensor:
     """Return 1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + op_exp(-x))
 
 
 @triton.jit
 def derive(
-    instructions,
-    instruction_offsets,
-    constants,
-    constant_offsets,
-    roots,
-    used,
-    clamped,
-    multipliers,
-    row,
-    score,
-    label,
-    slots,
-    adjoints,
+    instructions: tl.tensor,
+    instruction_offsets: tl.tensor,
+    constants: tl.tensor,
+    constant_offsets: tl.tensor,
+    roots: tl.tensor,
+    used: tl.tensor,
+    clamped: tl.tensor,
+    multipliers: tl.tensor,
+    row: tl.tensor,
+    score: tl.tensor,
+    label: tl.tensor,
+    slots: tl.tensor,
+    adjoints: tl.tensor,
     BLOCK: tl.constexpr,
-):
+) -> tl.tensor:
     """Return d loss/d score of a block of samples, multiplied with the loss's multiplier.
 
     Args:
@@ -237,24 +237,24 @@ def derive(
 
 @triton.jit(do_not_specialize=["count", "workspace_size"])
 def differentiate(
-    instructions,
-    instruction_offsets,
-    constants,
-    constant_offsets,
-    roots,
-    used,
-    clamped,
-    multipliers,
-    rows,
-    scores,
-    labels,
-    count,
-    diverged,
-    pulls,
-    workspace,
-    workspace_size,
+    instructions: tl.tensor,
+    instruction_offsets: tl.tensor,
+    constants: tl.tensor,
+    constant_offsets: tl.tensor,
+    roots: tl.tensor,
+    used: tl.tensor,
+    clamped: tl.tensor,
+    multipliers: tl.tensor,
+    rows: tl.tensor,
+    scores: tl.tensor,
+    labels: tl.tensor,
+    count: tl.tensor,
+    diverged: tl.tensor,
+    pulls: tl.tensor,
+    workspace: tl.tensor,
+    workspace_size: tl.tensor,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Differentiate the mean loss of each member with respect to its scores; one GPU program a member.
 
     A member with a derivative that is not finite is marked, and gets 0 from then on.

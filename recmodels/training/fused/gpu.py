@@ -36,8 +36,8 @@ WARPS: Final = 4
 #: Most registers of a thread: four programs then share a multiprocessor.
 REGISTERS: Final = 128
 
-#: Source of the kernels, for `load_triton_kernels`.
-KERNELS: Final = Path(__file__).with_name("triton_kernel.py")
+#: Sources of the kernels, for `load_triton_kernels`.
+KERNELS: Final = tuple(Path(__file__).with_name(name) for name in ("triton_steps.py", "triton_kernel.py"))
 _VECTORS: Final = ("user_embedding.weight", "item_embedding.weight")
 _BIASES: Final = ("user_bias.weight", "item_bias.weight")
 _GLOBAL: Final = "global_bias"
