@@ -40,6 +40,14 @@ def add_file(name: str, copy: Path) -> None:
     (copy / found[1] / found[2]).write_text(recipe(name))
 
 
+def run_tests(words: str, tests: str, copy: Path) -> None:
+    """Run the tests of a copy whose names hold certain words; there are several."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", words, tests]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 1
+
+
 USE_OPERATOR = """
 from gploss import ExpressionLoss, Grammar, screen
 import torch
@@ -78,20 +86,24 @@ result = SEARCHERS["greedy"](Grammar.standard(), SyntheticEvaluator()).run(budge
 assert result.best is not None and result.counts["trained"] + result.counts["diverged"] == 100
 """
     run_python(search, copy, packages=copy)
-    tests = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "greedy",
-        "tests/test_searcher.py",
-    ]
-    done = subprocess.run(tests, cwd=copy, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout
-    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 5
+    run_tests("greedy", "tests/test_searcher.py", copy)
+
+
+def test_a_metric(copy: Path) -> None:
+    add_file("A metric", copy)
+    metrics = "tests/recmodels/metrics"
+    shutil.copytree(PROJECT / metrics, copy / metrics, ignore=shutil.ignore_patterns("__pycache__"))
+    run_tests("balanced-accuracy", f"{metrics}/test_metrics.py", copy)
+    measure = """
+import torch
+from recmodels.metrics import evaluate
+from recmodels.metrics.targets import Targets
+
+scores = torch.tensor([[1.0, -1.0, 1.0, -1.0, -1.0]])
+found = evaluate(["balanced-accuracy"], scores, Targets([1, 1, 0, 0, 0]))
+assert abs(found["balanced-accuracy"].item() - (1 / 2 + 2 / 3) / 2) < 1e-15
+"""
+    run_python(measure, copy, packages=copy)
 
 
 def test_a_model_and_a_dataset(copy: Path) -> None:
