@@ -74,20 +74,49 @@ def _code(formula: Formula, variables: Mapping[str, str]) -> str:
 
 def _generate(tables: Tables) -> str:
     """Write the tables into the template."""
-    given = {name: name for name in tables.inputs}
+    if len(tables.differentiable) > 1:
+        raise KernelError(f"GPU kernels know one input from a model, and not {', '.join(tables.differentiable)}")
     sections = {
         "terminal_count": [f"TERMINAL_COUNT: tl.constexpr = tl.constexpr({len(tables.terminals)})"],
         "clamp_low": [f"CLAMP_LOW: tl.constexpr = tl.constexpr({CLAMP_LOW!r})"],
         "clamp_high": [f"CLAMP_HIGH: tl.constexpr = tl.constexpr({CLAMP_HIGH!r})"],
-        "terminals": [
-            f"tl.store(slots + {slot} * BLOCK + place, {_code(terminal.value, given)})"
-            for slot, terminal in enumerate(tables.terminals)
-        ],
+        "inputs": _inputs(tables),
+        "terminals": _terminals(tables),
         "forward": _forward(tables),
         "backward": _backward(tables),
-        "chain": _chain(tables, given),
+        "chain": _chain(tables),
     }
     return fill_template(_TEMPLATE.read_text(), sections)
+
+
+def _inputs(tables: Tables) -> list[str]:
+    lines = []
+    others = [name for name in tables.inputs if name not in tables.differentiable]
+    for name in tables.differentiable:
+        lines.append(f"input_{name} = score")
+    for number, name in enumerate(others):
+        lines += [
+            f"row_of_{name} = tl.load(given + {number}).to(tl.int64)",
+            f"input_{name} = tl.load(",
+            f"    inputs + row_of_{name} * stride + place, mask=inside & (row_of_{name} >= 0), other=0.0",
+            ")",
+        ]
+    return lines
+
+
+def _variables(tables: Tables) -> dict[str, str]:
+    """Return where the interpreter finds each input."""
+    return {name: f"input_{name}" for name in tables.inputs}
+
+
+def _terminals(tables: Tables) -> list[str]:
+    lines = []
+    for slot, terminal in enumerate(tables.terminals):
+        lines += [
+            f"if (terminals_used & {1 << slot}) != 0:  # {terminal.name}",
+            f"    tl.store(slots + {slot} * BLOCK + place, {_code(terminal.value, _variables(tables))})",
+        ]
+    return lines
 
 
 def _forward(tables: Tables) -> list[str]:
@@ -113,14 +142,16 @@ def _backward(tables: Tables) -> list[str]:
     return lines
 
 
-def _chain(tables: Tables, given: Mapping[str, str]) -> list[str]:
+def _chain(tables: Tables) -> list[str]:
     lines = []
+    variables = _variables(tables) | {"value": "value"}
+    (score,) = tables.differentiable
     for slot, terminal in enumerate(tables.terminals):
-        for formula in terminal.derivatives.values():
-            derivative = _code(formula, {**given, "value": "value"})
+        if score in terminal.derivatives:
             lines += [
                 f"if (terminals_used & {1 << slot}) != 0:  # {terminal.name}",
                 f"    value = tl.load(slots + {slot} * BLOCK + place)",
-                f"    gradient += tl.load(adjoints + {slot} * BLOCK + place) * {derivative}",
+                f"    gradient += tl.load(adjoints + {slot} * BLOCK + place) * "
+                f"{_code(terminal.derivatives[score], variables)}",
             ]
     return lines

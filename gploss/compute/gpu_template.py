@@ -142,12 +142,17 @@ def derive(
     multipliers: tl.tensor,
     row: tl.tensor,
     score: tl.tensor,
-    label: tl.tensor,
+    inputs: tl.tensor,
+    stride: tl.tensor,
+    given: tl.tensor,
+    inside: tl.tensor,
     slots: tl.tensor,
     adjoints: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
     """Return d loss/d score of a block of samples, multiplied with the loss's multiplier.
+
+    The score is the one input of the task that comes from the model; the others lie in memory.
 
     Args:
         instructions: (total, 4) int32 of all programs, one after the other.
@@ -160,7 +165,10 @@ def derive(
         multipliers: (K,) float32.
         row: which program.
         score: (BLOCK,) float32.
-        label: (BLOCK,) float32.
+        inputs: (inputs, stride) float32, from the first sample of the block on: what the losses use but the score.
+        stride: elements from one input to the next.
+        given: (J,) int32: for each input of the task but the score its row of `inputs`, or -1.
+        inside: (BLOCK,) which samples are there.
         slots: (slots, BLOCK) float32 workspace for values.
         adjoints: (slots, BLOCK) float32 workspace for derivatives.
         BLOCK: number of samples.
@@ -176,7 +184,9 @@ def derive(
     first_slot = TERMINAL_COUNT + constant_count
     code = instructions + first * 4
 
-    tl.store(slots + 0 * BLOCK + place, op_sigmoid(score))  # @terminals
+    input_score = score  # @inputs
+    if (terminals_used & 1) != 0:  # @terminals
+        tl.store(slots + 0 * BLOCK + place, op_sigmoid(input_score))
     for c in range(constant_count):
         constant = tl.load(constants + first_constant + c)
         tl.store(slots + (TERMINAL_COUNT + c) * BLOCK + place, tl.zeros((BLOCK,), tl.float32) + constant)
@@ -235,7 +245,7 @@ def derive(
     return gradient * tl.load(multipliers + row)
 
 
-@triton.jit(do_not_specialize=["count", "workspace_size"])
+@triton.jit(do_not_specialize=["count", "stride", "workspace_size"])
 def differentiate(
     instructions: tl.tensor,
     instruction_offsets: tl.tensor,
@@ -247,12 +257,16 @@ def differentiate(
     multipliers: tl.tensor,
     rows: tl.tensor,
     scores: tl.tensor,
-    labels: tl.tensor,
+    inputs: tl.tensor,
+    stride: tl.tensor,
+    given: tl.tensor,
+    weights: tl.tensor,
     count: tl.tensor,
     diverged: tl.tensor,
-    pulls: tl.tensor,
+    slopes: tl.tensor,
     workspace: tl.tensor,
     workspace_size: tl.tensor,
+    WEIGHTED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Differentiate the mean loss of each member with respect to its scores; one GPU program a member.
@@ -270,12 +284,16 @@ def differentiate(
         multipliers: as in `derive`.
         rows: (M,) int64: the program of each member.
         scores: (M, count) float32.
-        labels: (count,) float32.
+        inputs: (inputs, stride) float32: what the losses use but the score.
+        stride: as in `derive`.
+        given: as in `derive`.
+        weights: (count,) float32: what each sample's loss is multiplied with, if WEIGHTED.
         count: number of samples.
         diverged: (M,) int32, read and written.
-        pulls: (M, count) float32, written.
+        slopes: (M, count) float32, written.
         workspace: (M, workspace_size) float32: twice the slots of the longest program, times BLOCK.
         workspace_size: elements of one member's workspace.
+        WEIGHTED: whether there are weights.
         BLOCK: samples that are computed together.
     """
     member = tl.program_id(0).to(tl.int64)
@@ -283,13 +301,12 @@ def differentiate(
     own = workspace + member * workspace_size
     adjoints = own + workspace_size // 2
     own_scores = scores + member * count
-    own_pulls = pulls + member * count
+    own_pulls = slopes + member * count
     place = tl.arange(0, BLOCK)
     bad = tl.load(diverged + member)
     for first in range(0, count, BLOCK):
         inside = first + place < count
         score = tl.load(own_scores + first + place, mask=inside, other=0.0)
-        label = tl.load(labels + first + place, mask=inside, other=0.0)
         gradient = derive(
             instructions,
             instruction_offsets,
@@ -301,11 +318,16 @@ def differentiate(
             multipliers,
             row,
             score,
-            label,
+            inputs + first,
+            stride,
+            given,
+            inside,
             own,
             adjoints,
             BLOCK,
         )
+        if WEIGHTED:
+            gradient *= tl.load(weights + first + place, mask=inside, other=0.0)
         bad += tl.sum((inside & (gradient - gradient != 0.0)).to(tl.int32), 0)
         tl.store(own_pulls + first + place, gradient / count, mask=inside)
         tl.debug_barrier()

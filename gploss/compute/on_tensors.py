@@ -32,12 +32,15 @@ class LossKernel(ABC):
     """
 
     @abstractmethod
-    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def slopes(
+        self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return d (mean loss)/d score, (A, B), like the scores; a member with a non-finite one is no longer moved.
 
         Args:
             scores: (A, B).
             inputs: (B,) float32 each: what the task's losses are given beside the score, by name.
+            weights: (B,) float32: what each example's loss is multiplied with, or None for 1.
         """
 
     @abstractmethod
@@ -71,12 +74,16 @@ class CompiledLosses(LossKernel):
         self._run = program.runner(np.array(rows, np.int64))
         self._diverged = np.zeros(len(rows), np.bool_)
 
-    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return d (mean loss)/d score; see `LossKernel.pulls`."""
+    def slopes(
+        self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return d (mean loss)/d score; see `LossKernel.slopes`."""
         given = {name: column.unsqueeze(0).numpy() for name, column in inputs.items()}
         given[self._score] = scores.detach().float().contiguous().numpy()
         nothing = np.zeros((1, scores.shape[1]), np.float32)  # in the place of what no loss uses
         _, (gradients,) = self._run([given.get(name, nothing) for name in self._names])
+        if weights is not None:
+            gradients *= weights.numpy()
         finite = np.isfinite(gradients)
         if not finite.all():
             self._diverged |= ~finite.all(axis=1)
@@ -98,11 +105,15 @@ class DeviceProgram:
         tables: arrays of `gploss.compute.program.Program`, in the order of the kernels' arguments.
         rows: (A,) int64.
         slots: of the longest program.
+        uses: names of the inputs that the losses use, but for the score.
+        given: (J,) int32: for each input of the task but the score its place in `uses`, or -1.
     """
 
     tables: tuple[torch.Tensor, ...]
     rows: torch.Tensor
     slots: int
+    uses: tuple[str, ...]
+    given: torch.Tensor
 
     @staticmethod
     def of(program: Program, rows: Sequence[int], device: torch.device) -> DeviceProgram:
@@ -113,6 +124,8 @@ class DeviceProgram:
             rows: (A,) which of them each member uses.
             device: where to.
 
+        Raises:
+            ValueError: the task has several inputs that come from the model.
         """
         lengths = np.diff(program.instruction_offsets) + np.diff(program.constant_offsets)
         arrays: tuple[npt.NDArray[Any], ...] = (
@@ -125,13 +138,26 @@ class DeviceProgram:
             program.clamped.astype(np.int32),
             program.multipliers.astype(np.float32),
         )
+        others = [name for name in program.tables.inputs if name != program.task.score]
+        uses = tuple(name for name in others if name in program.uses)
+        given = [uses.index(name) if name in uses else -1 for name in others]
         # A kernel's argument has to be somewhere, even if there is no constant.
         filled = (array if array.size else np.zeros(1, array.dtype) for array in arrays)
         return DeviceProgram(
             tuple(torch.tensor(array, device=device) for array in filled),
             torch.tensor(np.asarray(rows, np.int64), device=device),
             len(program.tables.terminals) + int(lengths.max(initial=0)),
+            uses,
+            torch.tensor(given, dtype=torch.int32, device=device),
         )
+
+    def inputs(self, columns: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return what the kernels read of an example beside its score, (inputs, N), from the columns by name."""
+        if not self.uses:
+            return self.tables[-1]  # never read, but an argument has to be somewhere
+        if len(self.uses) == 1:
+            return columns[self.uses[0]].unsqueeze(0)
+        return torch.stack([columns[name] for name in self.uses])
 
     def take(self, index: torch.Tensor) -> DeviceProgram:
         """Return the same losses for some of the members, (A,) int64."""
@@ -151,26 +177,33 @@ class TritonLosses(LossKernel):
         self._workspace = torch.empty((len(rows), 2 * self._program.slots * BLOCK), device=device)
         self._diverged = torch.zeros(len(rows), dtype=torch.int32, device=device)
 
-    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return d (mean loss)/d score; see `LossKernel.pulls`."""
+    def slopes(
+        self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return d (mean loss)/d score; see `LossKernel.slopes`."""
         values = scores.detach().float().contiguous()
-        pulls = torch.empty_like(values)
+        given = self._program.inputs(inputs)
+        slopes = torch.empty_like(values)
         with launching_on(values.device):
             self._kernel[(len(values),)](
                 *self._program.tables,
                 self._program.rows,
                 values,
-                inputs["label"],
+                given,
+                given.shape[-1],
+                self._program.given,
+                values if weights is None else weights,
                 values.shape[1],
                 self._diverged,
-                pulls,
+                slopes,
                 self._workspace,
                 self._workspace.shape[1],
+                WEIGHTED=weights is not None,
                 BLOCK=BLOCK,
                 num_warps=WARPS,
                 num_stages=1,
             )
-        return pulls.to(scores)
+        return slopes.to(scores)
 
     def diverged(self) -> npt.NDArray[np.bool_]:
         """Return which members met a non-finite derivative, (A,)."""

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gploss.language.checks import trouble_with_name
 from gploss.language.expression import Expression
 from gploss.language.terminals import TERMINALS, Terminal
 from gploss.registry import Registry
@@ -40,7 +41,8 @@ class Input:
             same, for it need not depend on the input.
 
     Raises:
-        ValueError: the probes are none, not finite, or not as many as the altered ones.
+        ValueError: the name cannot be written in a formula, or the probes are none, not finite, or not as many as
+            the altered ones.
     """
 
     name: str
@@ -53,6 +55,9 @@ class Input:
             values = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, tuple(float(value) for value in values))
+        trouble = "the derivatives of terminals use it" if self.name == "value" else trouble_with_name(self.name)
+        if trouble is not None:
+            raise ValueError(f"{self.name!r} is no name of an input: {trouble}")
         values = (*self.probes, *(self.altered or ()))
         if not self.probes or not all(math.isfinite(value) for value in values):
             raise ValueError(f"input {self.name!r}: give finite probes, at least one")

@@ -271,6 +271,7 @@ class _Chunk(Chunk):
         clip = np.inf if self.protocol.gradient_clip is None else self.protocol.gradient_clip
         block = _power_of_two(size)
         sums = Weights(self.sums)
+        inputs = self.program.inputs(index.inputs)
         with launching_on(self.device):
             load_triton_kernels(self.losses.tables, KERNELS).train_epoch[(len(self.places),)](
                 *self.program.tables,
@@ -282,7 +283,9 @@ class _Chunk(Chunk):
                 self.decays,
                 self.shrink,
                 index.planes(),
-                index.inputs["label"],
+                inputs,
+                self.program.given,
+                inputs if index.weights is None else index.weights,
                 index.bounds,
                 index.sides["user"].groups.to(torch.int32),
                 index.sides["item"].groups.to(torch.int32),
@@ -300,6 +303,7 @@ class _Chunk(Chunk):
                 BLOCK=self.block,
                 CHUNK=min(self.block, max(1, ROWS_AT_A_TIME * 64 // block)),
                 ADAGRAD=self.is_adagrad,
+                WEIGHTED=index.weights is not None,
                 num_warps=WARPS,
                 num_stages=1,
                 maxnreg=REGISTERS,

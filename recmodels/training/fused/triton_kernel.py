@@ -62,7 +62,9 @@ def train_epoch(
     decays: tl.tensor,
     shrinks: tl.tensor,
     index: tl.tensor,
-    labels: tl.tensor,
+    inputs: tl.tensor,
+    given: tl.tensor,
+    weights: tl.tensor,
     bounds: tl.tensor,
     user_groups: tl.tensor,
     item_groups: tl.tensor,
@@ -80,6 +82,7 @@ def train_epoch(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     ADAGRAD: tl.constexpr,
+    WEIGHTED: tl.constexpr,
 ) -> None:
     """Train each candidate for an epoch; one GPU program a candidate.
 
@@ -110,7 +113,9 @@ def train_epoch(
         decays: (M,) weight decays.
         shrinks: (M, steps + 1): what n steps' decay adds to a weight, as a fraction of it.
         index: (planes, samples) int32 of the epoch.
-        labels: (samples,) in the order of the epoch.
+        inputs: (inputs, samples) in the order of the epoch: what the losses use but the score.
+        given: as in `derive`.
+        weights: (samples,) in the order of the epoch: what each sample's loss is multiplied with, if WEIGHTED.
         bounds: (steps + 1,) int64 where each batch begins.
         user_groups: (steps,) int32 distinct users of each batch.
         item_groups: (steps,) int32 distinct items of each batch.
@@ -120,7 +125,7 @@ def train_epoch(
         steps: number of batches.
         n_users: rows of the user tables.
         n_items: rows of the item tables.
-        workspace_size: BLOCK scores, BLOCK pulls, (BLOCK, D) stepped rows, and twice the interpreter's slots.
+        workspace_size: BLOCK scores, BLOCK slopes, (BLOCK, D) stepped rows, and twice the interpreter's slots.
         twice: twice the decay in the loss.
         clip: bound on each element of the gradient.
         D: length of a vector.
@@ -128,6 +133,7 @@ def train_epoch(
         BLOCK: the power of 2 from the largest batch.
         CHUNK: rows at a time.
         ADAGRAD: or plain SGD.
+        WEIGHTED: whether there are weights.
     """
     program = tl.program_id(0).to(tl.int64)
     loss = tl.load(losses + program)
@@ -146,8 +152,8 @@ def train_epoch(
     bias_sum = tl.load(global_sums + member)
 
     scores = workspace + program * workspace_size
-    pulls = scores + BLOCK
-    moved = pulls + BLOCK
+    slopes = scores + BLOCK
+    moved = slopes + BLOCK
     slots = moved + BLOCK * D
     adjoints = slots + (workspace_size - BLOCK * D - 2 * BLOCK) // 2
 
@@ -187,14 +193,19 @@ def train_epoch(
                 multipliers,
                 loss,
                 tl.load(scores + sample, mask=valid, other=0.0),
-                tl.load(labels + first + sample, mask=valid, other=0.0),
+                inputs + first,
+                stride,
+                given,
+                valid,
                 slots,
                 adjoints,
                 BLOCK,
             )
+            if WEIGHTED:
+                gradient *= tl.load(weights + first + sample, mask=valid, other=0.0)
             gradient = tl.where(valid, gradient / size, 0.0)
             bad = tl.sum((gradient - gradient != 0.0).to(tl.int32), 0)
-            tl.store(pulls + sample, gradient)
+            tl.store(slopes + sample, gradient)
             tl.debug_barrier()
             if bad != 0:
                 alive = 0
@@ -205,7 +216,7 @@ def train_epoch(
                     stride,
                     first,
                     tl.load(user_groups + batch),
-                    pulls,
+                    slopes,
                     own_user_vectors,
                     own_user_biases,
                     user_vector_sums + member * users * D,
@@ -229,7 +240,7 @@ def train_epoch(
                     stride,
                     first,
                     tl.load(item_groups + batch),
-                    pulls,
+                    slopes,
                     own_item_vectors,
                     own_item_biases,
                     item_vector_sums + member * items * D,

@@ -110,7 +110,7 @@ def step_side(
     stride: tl.tensor,
     first: tl.tensor,
     groups: tl.tensor,
-    pulls: tl.tensor,
+    slopes: tl.tensor,
     own_vectors: tl.tensor,
     own_biases: tl.tensor,
     own_vector_sums: tl.tensor,
@@ -135,7 +135,7 @@ def step_side(
         stride: elements from one plane to the next.
         first: where the batch begins in the epoch.
         groups: number of distinct rows.
-        pulls: (BLOCK,) d loss/d score of the batch's samples.
+        slopes: (BLOCK,) d loss/d score of the batch's samples.
         own_vectors: (rows, D), stepped.
         own_biases: (rows,), stepped.
         own_vector_sums: Adagrad's accumulators.
@@ -170,10 +170,10 @@ def step_side(
             sample = tl.load(planes + SAMPLE * stride + start + k, mask=there, other=0)
             partner = tl.load(planes + PARTNER * stride + start + k, mask=there, other=0).to(tl.int64)
             partner_behind = tl.load(planes + PARTNER_BEHIND * stride + start + k, mask=there, other=0)
-            pull = tl.load(pulls + sample, mask=there, other=0.0)
+            slope = tl.load(slopes + sample, mask=there, other=0.0)
             vectors = read_vectors(partner_vectors, partner, partner_behind, shrink, element, there, D, not ADAGRAD)
-            vector_total += vectors * pull[:, None]
-            bias_total += pull
+            vector_total += vectors * slope[:, None]
+            bias_total += slope
         mask = inside[:, None] & (element < D)[None, :]
         offsets = rows[:, None] * D + element[None, :]
         vectors = read_vectors(own_vectors, rows, behind, shrink, element, inside, D, not ADAGRAD)

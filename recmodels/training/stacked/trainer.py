@@ -160,7 +160,7 @@ class _Chunk(Chunk):
             for name, table in stack.tables.items()
         }
         scores = stack.scores(feed.batch, rows_read, dense, training=True)
-        slopes = losses.pulls(scores, feed.inputs)
+        slopes = losses.slopes(scores, feed.inputs, feed.weights)
         leaves = [*rows_read.values(), *dense.values()]
         gradients = torch.autograd.grad(scores, leaves, slopes, materialize_grads=True)
         with torch.no_grad():

@@ -94,7 +94,9 @@ class TorchBCE(LossKernel):
     def __init__(self, *_: object) -> None:
         pass
 
-    def pulls(self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def slopes(
+        self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return (scores.detach().sigmoid() - inputs["label"]) / scores.shape[1]
 
     def diverged(self) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ import pytest
 import torch
 
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
-from gploss.compute.on_tensors import TritonLosses
+from gploss.compute.on_tensors import CompiledLosses, TritonLosses
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, register_operator, unary
+from gploss.language.terminals import TERMINALS, register_terminal, terminal
+from gploss.tasks import Input, Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions, Split
 from recmodels.data.pointwise import PointwiseProblem
@@ -221,7 +223,7 @@ def test_every_operator_and_one_of_the_users_differentiates_as_on_the_cpu() -> N
         _, wanted = run(program, scores, labels)
     losses = TritonLosses(program, range(len(texts)), DEVICE)
     found = (
-        losses.pulls(torch.tensor(scores, device=DEVICE), {"label": torch.tensor(labels, device=DEVICE)})
+        losses.slopes(torch.tensor(scores, device=DEVICE), {"label": torch.tensor(labels, device=DEVICE)})
         .cpu()
         .numpy()
     )
@@ -233,17 +235,59 @@ def test_every_operator_and_one_of_the_users_differentiates_as_on_the_cpu() -> N
         np.testing.assert_allclose(found[row] * 100, wanted[row], rtol=2e-6, atol=1e-6 * np.abs(wanted[row]).max())
 
 
+COLOURED = "colour * logit"
+
+
+@pytest.fixture
+def coloured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
+    """Pointwise, with two more inputs of an example, one that no loss here uses; few operators."""
+    few = {name: OPERATORS[name] for name in ("add", "mul", "neg", "square")}
+    monkeypatch.setattr(OPERATORS, "_entries", few)
+    rows = [terminal(name, f"1 * {name}", (name,)) for name in ("shade", "colour")]
+    task = POINTWISE
+    for row in rows:
+        register_terminal(row)
+        task = task.with_input(Input(row.name, POINTWISE.inputs[0].probes), row.name)
+    yield task
+    for row in rows:
+        TERMINALS.unregister(row.name)
+
+
+@runs_kernels
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("texts", [("colour * square(label - pred)", MSE), (COLOURED, "square(logit)"), (MSE,)])
+def test_further_inputs_and_weights_as_on_the_cpu(texts: Sequence[str], weighted: bool, coloured: Task) -> None:
+    program = Program.compile([Expression.parse(text) for text in texts], coloured)
+    rng = np.random.default_rng(4)
+    scores = torch.tensor(rng.normal(0, 2, (3, 150)), dtype=torch.float32)
+    given = {name: torch.tensor(rng.random(150), dtype=torch.float32) for name in ("label", "shade", "colour")}
+    weights = torch.tensor(rng.random(150), dtype=torch.float32) if weighted else None
+    rows = [0, len(texts) - 1, 0]
+    wanted = CompiledLosses(program, rows).slopes(scores, given, weights)
+    there = {name: column.to(DEVICE) for name, column in given.items()}
+    found = TritonLosses(program, rows, DEVICE).slopes(
+        scores.to(DEVICE), there, None if weights is None else weights.to(DEVICE)
+    )
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-8)
+    score, colour = scores.double().requires_grad_(), given["colour"].double()
+    if texts[0] == COLOURED:
+        loss = torch.stack([colour * score[0], score[1].square(), colour * score[2]])
+        factor = torch.ones(150) if weights is None else weights
+        (exact,) = torch.autograd.grad((loss * factor.double()).mean(1).sum(), score)
+        torch.testing.assert_close(wanted.double(), exact, rtol=1e-5, atol=1e-9)
+
+
 @runs_kernels
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_member_that_diverges_in_any_block_gets_no_more_derivatives() -> None:
     losses = TritonLosses(compiled(MSE, POISON), (1, 0, 1), DEVICE)
     scores = torch.full((3, 261), -9.0, device=DEVICE)
     labels = {"label": torch.ones(261, device=DEVICE)}
-    assert losses.pulls(scores, labels).any(dim=1).tolist() == [True, True, True]
+    assert losses.slopes(scores, labels).any(dim=1).tolist() == [True, True, True]
     scores[2, 200] = 5
-    assert losses.pulls(scores, labels).any(dim=1).tolist() == [True, True, False]
+    assert losses.slopes(scores, labels).any(dim=1).tolist() == [True, True, False]
     scores[2, 200] = -9
-    assert losses.pulls(scores, labels).any(dim=1).tolist() == [True, True, False]
+    assert losses.slopes(scores, labels).any(dim=1).tolist() == [True, True, False]
     assert losses.diverged().tolist() == [False, False, True]
 
 
@@ -317,14 +361,14 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(adagrad: bool) -> None:
     from triton.compiler import ASTSource
 
     kernel = load_triton_kernels(Tables.of(POINTWISE), KERNELS).train_epoch
-    types = dict.fromkeys(("instructions", "roots", "clamped", "index", "diverged"), "*i32")
+    types = dict.fromkeys(("instructions", "roots", "clamped", "index", "diverged", "given"), "*i32")
     types |= dict.fromkeys(("user_groups", "item_groups"), "*i32")
     types |= dict.fromkeys(
         ("instruction_offsets", "constant_offsets", "used", "losses", "places", "bounds"), "*i64"
     )
     types |= dict.fromkeys(("samples", "steps", "n_users", "n_items", "workspace_size"), "i32")
     types |= dict.fromkeys(("twice", "clip"), "fp32")
-    shape = {"D": 64, "BLOCK_D": 64, "BLOCK": 128, "CHUNK": 32, "ADAGRAD": adagrad}
+    shape = {"D": 64, "BLOCK_D": 64, "BLOCK": 128, "CHUNK": 32, "ADAGRAD": adagrad, "WEIGHTED": adagrad}
     types |= dict.fromkeys(shape, "constexpr")
     signature = {name: types.get(name, "*fp32") for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in shape.items()}
