@@ -32,6 +32,7 @@ LIBRARIES = ("gploss", "rl", "recmodels")
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 MOST_NAMES = 13
+MOST_LINES = 400
 
 
 def sources() -> dict[str, Path]:
@@ -115,6 +116,22 @@ def test_no_folder_shows_too_much() -> None:
     for folder in {path.parent for path in SOURCES.values()}:
         shown = [path for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
         assert len(shown) <= MOST_NAMES + 1, f"{folder}: {len(shown)} names"  # __init__.py aside
+
+
+def test_no_file_is_long() -> None:
+    for path in [*SOURCES.values(), *(PROJECT / "tests").rglob("*.py")]:
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        assert count <= MOST_LINES, f"{path}: {count} lines"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_argument_is_annotated(name: str) -> None:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            several = [own for own in (given.vararg, given.kwarg) if own is not None]
+            for own in [*given.posonlyargs, *given.args, *given.kwonlyargs, *several]:
+                assert own.annotation is not None or own.arg in ("self", "cls"), f"line {own.lineno}: {own.arg}"
 
 
 @pytest.mark.parametrize("package", LIBRARIES)

@@ -21,8 +21,8 @@ from recmodels.evaluators.repeated import RepeatedEvaluator
 from recmodels.models.mf import MF
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
-from tests.recmodels.evaluators.test_evaluator import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
-from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT
+from tests.recmodels.evaluators.cases import BCE, HINGE, MSE, MSE_TWICE, NO_LABEL, FormulaTrainer
+from tests.recmodels.training.cases import PROBLEM, SPLIT
 
 
 def evaluators(count: int = 3, **options: Any) -> list[LossEvaluator]:

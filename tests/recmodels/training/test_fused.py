@@ -1,4 +1,4 @@
-"""The fused trainer: the contract, agreement with the stacked trainer, Adam, threads, and its parts."""
+"""The fused trainer: the contract, agreement with the stacked trainer, Adam, threads, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,42 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numba import njit
 
-from gploss.compute.cpu import load_kernels
-from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
-from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.fused import trainer as fused
-from recmodels.training.fused.orders import Orders, lay_out
+from recmodels.training.fused.orders import Orders
 from recmodels.training.fused.trainer import FusedTrainer, can_train
-from recmodels.training.fused.workspace import aligned
-from recmodels.training.problem import bounds_of
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, TrainReport
-from recmodels.training.vectors import (
-    LANES,
-    bounded,
-    load,
-    multiply_add,
-    spread,
-    square_root,
-    store,
-    total,
-    zero_if,
-)
 from tests.pointwise import compiled
-from tests.recmodels.training.trainer_contract import (
+from tests.recmodels.training.cases import (
     ALL,
     LOSSES,
     PAPER_LONG,
@@ -54,7 +33,6 @@ from tests.recmodels.training.trainer_contract import (
     SCHEMA,
     SPLIT,
     STANDARD_LONG,
-    TrainerContract,
     assert_same,
     batches_of,
     member,
@@ -63,6 +41,7 @@ from tests.recmodels.training.trainer_contract import (
     program_of,
     reference_scores,
 )
+from tests.recmodels.training.trainer_contract import TrainerContract
 
 ADAM = dataclasses.replace(STANDARD_LONG, name="adam", optimizer="adam", learning_rate=0.01, weight_decay=1e-3)
 
@@ -83,9 +62,6 @@ def fit(
 ) -> TrainReport:
     trainer = FusedTrainer(mf_for(protocol), protocol, n_jobs=n_jobs)
     return trainer.fit(program_of(ALL, protocol), members, PROBLEM, epochs, **options)
-
-
-# Agreement with the stacked trainer.
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
@@ -124,9 +100,6 @@ def test_vectors_of_any_length_are_trained(size: int) -> None:
     assert mine.states is not None and other.states is not None
     for name, weight in other.states.weights.items():
         assert float((mine.states.weights[name] - weight).norm() / weight.norm()) < 1e-5, name
-
-
-# Lazy Adam.
 
 
 def adam_reference(loss: str, multiplier: float, member: Member, epochs: int) -> dict[str, torch.Tensor]:
@@ -186,9 +159,6 @@ def test_adam_is_not_for_the_stacked_trainer() -> None:
         trainer.fit(program_of(ALL, ADAM), members_of(1, ADAM), PROBLEM, 1)
 
 
-# Members do not see each other.
-
-
 @pytest.mark.parametrize("protocol", [STANDARD, PAPER, ADAM], ids=lambda protocol: protocol.name)
 def test_threads_and_neighbours_cannot_be_seen(protocol: Protocol) -> None:
     members = members_of(12, protocol, seeds=3)
@@ -235,9 +205,6 @@ def test_progress_adds_up_to_all_epochs() -> None:
     assert sum(done) == 5 * 4
 
 
-# Denormals.
-
-
 def test_denormals_are_flushed_in_training_only() -> None:
     tiny = member(0, 0, 1e-3, 0.0)
     program = compiled([Expression.parse("mul(logit, 1e-37)")])
@@ -250,9 +217,6 @@ def test_denormals_are_flushed_in_training_only() -> None:
     assert report.states is not None
     assert not report.states.weights["user_bias.weight"].any()  # steps of 5e-41
     assert np.float32(1e-30) * np.float32(1e-10) > 0  # this thread counts in denormals as before
-
-
-# Errors.
 
 
 class MoreThanMF(MF):
@@ -290,134 +254,5 @@ def test_states_of_another_optimizer_are_refused() -> None:
         fit(STANDARD, members_of(2, STANDARD), start=start)
 
 
-# Orders.
-
-
-@given(
-    rows=st.integers(1, 200),
-    size=st.integers(1, 50),
-    n_users=st.integers(1, 12),
-    n_items=st.integers(1, 12),
-    seed=st.integers(0, 5),
-)
-@settings(max_examples=60, deadline=None)
-def test_orders_hold_the_batches_laid_out_anew(rows: int, size: int, n_users: int, n_items: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    users, items = rng.integers(0, n_users, rows), rng.integers(0, n_items, rows)
-    given_inputs = {"a": rng.random(rows), "b": np.arange(rows)}
-    schema = Schema({"user": n_users, "item": n_items})
-    taken = np.concatenate(batches_of(seed, 2, rows, size))
-    train = Rows(schema, {"user": users, "item": items}, given_inputs, weights=np.arange(rows))
-    order = lay_out(Batches(train.take(taken), bounds_of(rows, size)), ["b"])
-    expected = batches_of(seed, 2, rows, size)
-    assert len(order.alone) == len(expected)
-    for b, batch in enumerate(expected):
-        own = slice(order.bounds[b], order.bounds[b + 1])
-        words = np.stack([order.users[own], order.items[own]]).astype(np.int64)
-        user, item = words[0] >> 1, (words[1] >> 1) - n_users
-        found = np.stack([user, item, order.inputs[0, own].astype(np.int64), order.weights[own].astype(np.int64)])
-        plain = np.stack([users[batch], items[batch], batch, batch])
-        np.testing.assert_array_equal(_sorted(found), _sorted(plain))
-        for side, row in ((0, user), (1, item)):
-            first = np.unique(row, return_index=True)[1]
-            np.testing.assert_array_equal(np.flatnonzero(words[side] & 1), np.sort(first))
-        alone = (np.bincount(user)[user] == 1) & (np.bincount(item)[item] == 1)
-        n_alone = order.alone[b] - order.bounds[b]
-        assert alone[:n_alone].all() and not alone[n_alone:].any()
-        assert len(np.flatnonzero(np.diff(user))) == len(np.unique(user)) - 1  # a user's samples are neighbours
-        for one in np.unique(user):
-            np.testing.assert_array_equal(item[user == one], items[batch][users[batch] == one])
-
-
-def _sorted(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return columns[:, np.lexsort(columns)]
-
-
-def test_orders_are_kept_while_they_fit() -> None:
-    orders = Orders(PROBLEM, 0, {"batch_size": 128}, ["label"])
-    assert orders.of(0) is orders.of(0)
-    small = Orders(PROBLEM, 0, {"batch_size": 128}, ["label"], kept_bytes=orders.of(0).size)
-    assert small.of(0) is small.of(0)
-    assert small.of(1) is not small.of(1)
-    np.testing.assert_array_equal(small.of(1).users, orders.of(1).users)
-
-
-@pytest.mark.parametrize(
-    ("count", "size", "sizes"), [(5, 2, [2, 3]), (6, 2, [2, 2, 2]), (1, 4, [1]), (3, 1, [1, 2])]
-)
-def test_a_last_batch_of_one_joins_the_one_before(count: int, size: int, sizes: list[int]) -> None:
-    assert np.diff(bounds_of(count, size)).tolist() == sizes
-
-
-# Vectors.
-
-
-@njit
-def _all_operations(a: Any, b: Any, out: Any, flag: int) -> None:
-    one, two = load(a, 0, 0), load(b, 0, 0)
-    store(out, 0, 0, one + two)
-    store(out, 1, 0, one - two)
-    store(out, 2, 0, one * two)
-    store(out, 3, 0, one / two)
-    store(out, 4, 0, multiply_add(one, two, spread(np.float32(0.5))))
-    store(out, 5, 0, bounded(one, spread(np.float32(1.0))))
-    store(out, 6, 0, square_root(two))
-    store(out, 7, 0, zero_if(flag, one))
-    out[8, 0] = total(one)
-
-
-def test_vectors_compute_sixteen_numbers_at_once() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 1, LANES)).astype(np.float32)
-    b = np.abs(b)
-    a[0, 3] = np.nan
-    out = np.zeros((9, LANES), np.float32)
-    _all_operations(a, b, out, 1)
-    expected = [a[0] + b[0], a[0] - b[0], a[0] * b[0], a[0] / b[0], a[0] * b[0] + np.float32(0.5)]
-    expected += [np.clip(a[0], -1, 1), np.sqrt(b[0]), np.zeros(LANES)]
-    np.testing.assert_allclose(out[:8], expected, rtol=1e-6, atol=1e-7)
-    _all_operations(b, b, out, 0)
-    np.testing.assert_array_equal(out[7], b[0])
-    halves = b[0]
-    while len(halves) > 1:
-        halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
-    assert out[8, 0] == halves[0]
-
-
-def test_tables_begin_where_a_line_of_the_cache_begins() -> None:
-    for shape in ((3,), (5, 16), (1, 80)):
-        table = aligned(*shape)
-        assert table.ctypes.data % 64 == 0
-        assert table.shape == shape and not table.any()
-
-
 def test_a_trainer_can_be_copied() -> None:
     assert copy.deepcopy(FusedTrainer(MF, PAPER)).protocol is not None
-
-
-# The interpreter's own functions in float32.
-
-
-@pytest.mark.parametrize(("name", "units"), [("exp", 1.5), ("log", 1.5), ("tanh", 2.0)])
-def test_single_precision_functions_are_accurate_everywhere(name: str, units: float) -> None:
-    function = getattr(load_kernels("float32", Tables.of(POINTWISE)), name)
-
-    @njit(error_model="numpy")
-    def compute(values: Any, results: Any) -> None:
-        for i in range(values.shape[0]):
-            results[i] = function(values[i])
-
-    bits = np.arange(0, 2**32, 1009, dtype=np.uint64).astype(np.uint32)
-    special = np.array(
-        [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.17549435e-38, 88.72284, -103.97], np.float32
-    )
-    values = np.concatenate([bits.view(np.float32), special])
-    found = np.empty_like(values)
-    compute(values, found)
-    with np.errstate(all="ignore"):
-        exact = getattr(np, name)(values.astype(np.float64))
-        rounded = exact.astype(np.float32)
-    finite = np.isfinite(rounded)
-    np.testing.assert_array_equal(found[~finite], rounded[~finite])
-    errors = np.abs(found[finite] - exact[finite]) / np.spacing(np.abs(rounded[finite]))
-    assert errors.max() < units

@@ -29,7 +29,7 @@ from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.recorded import WARM_UP, RecordedBatches
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import TrainReport
-from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT, member
+from tests.recmodels.training.cases import PROBLEM, SPLIT, member
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

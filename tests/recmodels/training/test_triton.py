@@ -39,7 +39,8 @@ from recmodels.training.stacked.optimizers import Optimizer
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, TrainReport
 from tests.pointwise import run
-from tests.recmodels.training.trainer_contract import TrainerContract, member
+from tests.recmodels.training.cases import member
+from tests.recmodels.training.trainer_contract import TrainerContract
 
 needs_triton = pytest.mark.skipif(why_no_triton() is not None, reason=str(why_no_triton()))
 runs_kernels = pytest.mark.skipif(

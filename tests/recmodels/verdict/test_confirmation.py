@@ -24,7 +24,7 @@ from recmodels.training.protocol import STANDARD
 from recmodels.training.trainer import State
 from recmodels.verdict.confirmation import Verdict, confirm
 from recmodels.verdict.rivals import HAND_MADE, Rival
-from tests.recmodels.training.trainer_contract import PROBLEM, SPLIT, mf_for
+from tests.recmodels.training.cases import PROBLEM, SPLIT, mf_for
 from tests.recmodels.verdict.planned import (
     BCE,
     BLIND,

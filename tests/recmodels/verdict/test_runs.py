@@ -16,7 +16,7 @@ from recmodels.training.fused.trainer import FusedTrainer
 from recmodels.training.protocol import STANDARD
 from recmodels.training.trainer import Trainer
 from recmodels.verdict.runs import Run, Runs
-from tests.recmodels.training.trainer_contract import PROBLEM, mf_for
+from tests.recmodels.training.cases import PROBLEM, mf_for
 from tests.recmodels.verdict.planned import BCE, BLIND, MSE, PlannedTrainer, Wishes
 
 #: Rates of which some are over the top after an epoch or two, so that patience ends them early.
