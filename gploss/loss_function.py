@@ -61,7 +61,7 @@ class ExpressionLoss:
         return torch_values(self.expression, score, label).mean() / self.scale
 
     def __str__(self) -> str:
-        return str(self.expression)
+        return self.expression.readable()
 
     def __repr__(self) -> str:
         return f"ExpressionLoss({self.expression!r}, scale={self.scale!r})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from gploss.report.formulas import readable
 from gploss.report.trajectories import quantiles, require_columns, trained_rows
 
 _SUMMARY_COLUMNS = ("searcher", "seed", "step", "expression", "status", "reward")
@@ -118,7 +119,7 @@ def readable_summary(frame: pd.DataFrame, metric: str = "reward", digits: int = 
             f"best {metric}": number(row["best_reward_median"], digits),
             "quartiles": interval(row["best_reward_lower_quartile"], row["best_reward_upper_quartile"]),
             "seconds": number(row["seconds"], 1),
-            "best formula": str(row["best_formula"]) or "none",
+            "best formula": readable(str(row["best_formula"])) or "none",
         }
         for row in frame.to_dict("records")
     ]

@@ -73,7 +73,7 @@ class FoundLoss:
 
     def __str__(self) -> str:
         return (
-            f"{self.expression}  (validation {self.metric} {self.reward:.4f}, "
+            f"{self.expression.readable()}  (validation {self.metric} {self.reward:.4f}, "
             f"complexity {self.expression.complexity})"
         )
 
@@ -270,7 +270,7 @@ class SearchResult:
             {
                 f"validation {self.metric}": f"{loss.reward:.4f}",
                 "complexity": loss.expression.complexity,
-                "loss": shortened(str(loss.expression)),
+                "loss": shortened(loss.expression.readable()),
             }
             for loss in self.top(_SHOWN)
         ]

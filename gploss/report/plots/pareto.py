@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
+from gploss.report.formulas import readable
 from gploss.report.plots.layout import (
     INK,
     LABEL_STEP,
@@ -89,7 +90,7 @@ def pareto(evaluations: pd.DataFrame, metric: str = "reward", *, higher_is_bette
     fronts = {name: _front(frame, sign) for name, frame in groups.items()}
     chosen = [(name, row) for name, front in fronts.items() for row in _notable(front, sign)]
     texts = {name: f"{name} ({len(groups[name]) if name in groups else 0:,} trained)" for name in styles}
-    formulas = [_formula_lines(str(row["expression"])) for _, row in chosen]
+    formulas = [_formula_lines(readable(str(row["expression"]))) for _, row in chosen]
     top = space_above(_WIDTH, list(texts.values()))
     figure = new_figure(
         _WIDTH, max(4.4, 0.2 + sum(map(_entry_height, formulas))) + top, "How good, and how simple",

@@ -74,3 +74,4 @@ def test_readable_summary_says_none_and_never_nan() -> None:
     assert "nan" not in text
     assert table["best validation AUC"].tolist() == ["0.7000", "none"]
     assert table["quartiles"].tolist()[0] == "0.6500 to 0.7500"
+    assert table["best formula"].tolist() == ["log(sigmoid(s))", "1 / sigmoid(s)"]

@@ -160,7 +160,7 @@ def test_what_a_notebook_shows_is_text_and_no_markup() -> None:
     result = result_of([Evaluation(Expression.parse("pred"), Status.TRAINED, reward=0.75)], searcher="<b>mine</b>")
     page = result._repr_html_()
     assert "&lt;b&gt;mine" in page and "<b>mine" not in page
-    assert "0.7500" in page and "<td>pred</td>" in page
+    assert "0.7500" in page and "<td>sigmoid(s)</td>" in page
 
 
 def test_a_result_without_a_loss_can_be_shown() -> None:

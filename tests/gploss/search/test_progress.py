@@ -50,7 +50,7 @@ def test_a_line_tells_everything() -> None:
         display.update(progress())
     (line,) = stream.getvalue().splitlines()
     assert line == (
-        "random search, seed 0: 51/200 candidates; best auc 0.7654 = square(add(label, neg(pred))); "
+        "random search, seed 0: 51/200 candidates; best auc 0.7654 = (y - sigmoid(s))**2; "
         "50.0 evaluations/s; 50 trained, 7 from cache, 1 diverged, 19 duplicates, "
         "30 rejected (zero gradient 20, non-finite 10), 3 below the baseline"
     )
@@ -85,7 +85,8 @@ def test_the_panel_shows_the_formula_the_bar_and_the_counts() -> None:
     console.print(display.panel(progress()))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for part in ("genetic search, seed 1", "51/200 candidates", "auc 0.7654 = square", "50.0 evaluations/s"):
+    best = "auc 0.7654 = (y - sigmoid(s))**2"
+    for part in ("genetic search, seed 1", "51/200 candidates", best, "50.0 evaluations/s"):
         assert part in text
     assert "30 rejected (zero gradient 20, non-finite 10)" in text
 

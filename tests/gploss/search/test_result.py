@@ -175,7 +175,7 @@ def test_the_best_is_readable_and_usable(result: SearchResult) -> None:
     best = result.best
     assert best is not None
     assert best.reward == max(record.reward for record in result.records if record.reward is not None)
-    assert str(best.expression) in str(best) and f"{best.reward:.4f}" in str(best)
+    assert best.expression.readable() in str(best) and f"{best.reward:.4f}" in str(best)
     assert str(best) in str(result)
     score = torch.tensor([0.5, -1.0], requires_grad=True)
     loss = best.loss(score, torch.tensor([1.0, 0.0]))
