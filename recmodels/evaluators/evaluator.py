@@ -139,6 +139,14 @@ class LossEvaluator:
         other.key = EvaluationKey({**self.key.fields, "start": start.content_hash})
         return other
 
+    def with_settings(self, seed: int, settings: Mapping[str, float]) -> LossEvaluator:
+        """Return an evaluator that is the same but for the training seed and the settings."""
+        other = copy.copy(self)
+        other.seed = seed
+        other.settings = complete(settings, self.trainer.settings(self.problem))
+        other.key = EvaluationKey({**self.key.fields, "seed": seed, "settings": other.settings})
+        return other
+
     def _key_fields(self) -> dict[str, JSON]:
         """All that a candidate's raw metrics depend on, the loss and the number of epochs aside."""
         return {

@@ -80,6 +80,7 @@ class Examination:
         self.resamples = resamples
         self.seed = seed
         self.cache = cache
+        self._evaluator = LossEvaluator(problem, trainer)
         self._rows = problem.rows("test")
         groups = problem.groups("test")
         self.by_row = groups is None
@@ -124,7 +125,7 @@ class Examination:
 
     def _key(self, one: Tuned, seed: int) -> EvaluationKey:
         """Return what the values depend on: all that training does, for how long, the test part and the draws."""
-        fields = LossEvaluator(self.problem, self.trainer, seed=seed, settings=one.settings).key.fields
+        fields = self._evaluator.with_settings(seed, one.settings).key.fields
         own: dict[str, JSON] = {
             "metric": self.metric,
             "epochs": self.epochs,

@@ -53,6 +53,7 @@ class Runs:
         self.trainer = trainer
         self.problem = problem
         self.cache = cache
+        self._evaluator = LossEvaluator(problem, trainer)
         self._entries: dict[Run, CacheEntry] = {}
         self._states: dict[Run, State] = {}
 
@@ -103,7 +104,7 @@ class Runs:
 
     def _key(self, run: Run) -> EvaluationKey:
         """Return the key of a search's evaluations: what a search has trained is not trained again."""
-        return LossEvaluator(self.problem, self.trainer, seed=run.seed, settings=dict(run.settings)).key
+        return self._evaluator.with_settings(run.seed, dict(run.settings)).key
 
     def _train(
         self, runs: Sequence[Run], rows: Sequence[int], screening: Screening, before: int, epochs: int

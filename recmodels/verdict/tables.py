@@ -12,7 +12,7 @@ from recmodels.verdict.confirmation import Comparison, Verdict
 from recmodels.verdict.rivals import HAND_MADE
 
 #: Columns that a terminal has no room for.
-ONLY_WRITTEN: Final = ("settings", "tried", "remarks", "formula")
+ONLY_WRITTEN: Final = ("settings", "tried", "remarks", "formula", "text")
 
 
 def verdict_table(verdict: Verdict) -> pd.DataFrame:
@@ -82,7 +82,8 @@ def _row(verdict: Verdict, one: Comparison, *, is_baseline: bool) -> dict[str, s
         "settings": ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in settings.items()),
         "tried": str(one.tuned.tried),
         "remarks": "; ".join(remarks),
-        "formula": str(one.tuned.expression),
+        "formula": one.tuned.expression.readable(),
+        "text": str(one.tuned.expression),
     }
 
 

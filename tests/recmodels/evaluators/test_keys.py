@@ -173,6 +173,16 @@ def test_what_training_does_not_see_leaves_the_key_alone() -> None:
     assert LossEvaluator(PROBLEM, chunked).key == base
 
 
+def test_other_settings_give_the_evaluator_that_would_have_been_made_with_them() -> None:
+    base, settings = real(), {"learning_rate": 0.3}
+    other, made = base.with_settings(5, settings), real(seed=5, settings=settings)
+    assert other.key == made.key and other.describe() == made.describe()
+    assert base.key == real().key
+    assert other.evaluate([MSE], {}, 1)[0].reward == made.evaluate([MSE], {}, 1)[0].reward
+    with pytest.raises(ValueError, match="is learning_rate meant"):
+        base.with_settings(5, {"learning_rat": 0.3})
+
+
 def test_settings_that_do_not_change_the_key_are_recorded_nevertheless() -> None:
     texts = {
         json.dumps(evaluator.describe(), sort_keys=True)
