@@ -12,7 +12,7 @@ from recmodels.verdict.confirmation import Comparison, Verdict
 from recmodels.verdict.rivals import HAND_MADE
 
 #: Columns that a terminal has no room for.
-ONLY_WRITTEN: Final = ("settings", "tried", "remarks", "formula", "text")
+ONLY_WRITTEN: Final = ("settings", "tried", "remarks", "formula", "expression")
 
 
 def verdict_table(verdict: Verdict) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def _row(verdict: Verdict, one: Comparison, *, is_baseline: bool) -> dict[str, s
         "tried": str(one.tuned.tried),
         "remarks": "; ".join(remarks),
         "formula": one.tuned.expression.readable(),
-        "text": str(one.tuned.expression),
+        "expression": str(one.tuned.expression),
     }
 
 

@@ -94,7 +94,7 @@ def test_the_table_has_a_row_a_loss() -> None:
         "best weight decay at the end of its range",
     ]
     assert table["settings"][0] == "learning rate 0.05, weight decay 0.0002"
-    assert table["formula"][0] == MSE.readable() and table["text"][0] == str(MSE)
+    assert table["formula"][0] == MSE.readable() and table["expression"][0] == str(MSE)
 
 
 def test_the_notes_say_how_it_came_about() -> None:
