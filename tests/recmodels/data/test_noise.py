@@ -85,6 +85,11 @@ def test_a_seed_fixes_the_noise_and_another_changes_it() -> None:
     assert not np.array_equal(one.validation.labels, other.validation.labels)
 
 
+def test_noise_stays_as_it_is_since_caches_hold_what_was_trained_on_it() -> None:
+    noisy = Noise(FLIP, "unobserved", NEGATIVE, seed=3).applied_to(SPLIT)
+    assert noisy.content_hash == "fd8f5de5e206f6af35e928630c11c8db"
+
+
 def test_noise_is_part_of_the_name_the_hash_and_the_figures() -> None:
     noisy = Noise(FLIP, "unobserved", NEGATIVE, seed=3).applied_to(SPLIT)
     said = "negatives unobserved, train noise flip=0.2, validation noise negative=0.3 (seed 3)"
@@ -134,6 +139,11 @@ def test_labels_are_turned_over_after_negatives_were_replaced() -> None:
     rows = noise.applied_to(SPLIT).train
     np.testing.assert_array_equal(rows.items, replace(UNOBSERVED, seed=2).applied_to(SPLIT).train.items)
     np.testing.assert_array_equal(rows.labels, Noise(NEGATIVE, seed=2).applied_to(SPLIT).train.labels)
+
+
+def test_a_user_with_just_enough_items_left_gets_all_of_them() -> None:
+    data = Interactions(np.zeros(4, np.int64), np.array([0, 1, 2, 3]), np.array([0, 1, 0, 1]), 1, 6)
+    assert sorted(with_unobserved_negatives(data, generator()).items[[0, 2]]) == [4, 5]
 
 
 def test_a_user_who_has_met_too_much_is_named() -> None:
