@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,15 +29,35 @@ Row = NDArray[np.int64]
 """One formula, (steps, 3): operator, first operand, second operand, as in `rl.controller.Formulas`."""
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: the controller's matrices are so small that threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _OneThread:
+    """Lets torch use one thread: the controller's matrices are so small that threads only wait for each other.
+
+    The number is the process's own: where searches run in several threads, the first to come lowers it, and the
+    last to go puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.set_num_threads(self._before)
+
+
+_one_thread = _OneThread()
 
 
 class RLSearcher(AskTellSearcher):
@@ -162,7 +183,7 @@ class RLSearcher(AskTellSearcher):
         }
 
     def _ask(self, n: int) -> list[Expression]:
-        with one_thread():
+        with _one_thread:
             formulas, _, _ = self.controller.sample(n, self._generator)
         rows = torch.cat([formulas.operators.unsqueeze(2), formulas.operands], dim=2).numpy()
         return [self._remember(row) for row in rows]
@@ -199,7 +220,7 @@ class RLSearcher(AskTellSearcher):
                 continue
             self._samples.append((row, value))
             if len(self._samples) == self.samples_per_update:
-                with one_thread():
+                with _one_thread:
                     self._update()
 
     def _asked_for(self, expression: Expression) -> Row | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +80,8 @@ class SyntheticEvaluator:
         if self._before is not None:
             self._before(self.calls)
         self.calls += 1
-        known = dict(seen)
+        # Not copied: a run's evaluations would be walked through at each call. Only the first map is written to.
+        known: ChainMap[str, Evaluation] = ChainMap({}, cast(dict[str, Evaluation], seen))
         evaluations: list[Evaluation] = []
         charged = 0
         for expression, gradient in zip(expressions, gradients(expressions), strict=True):

@@ -12,6 +12,7 @@ once however often a formula uses them. The text is plain::
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from types import MappingProxyType
@@ -305,6 +306,9 @@ _NO_CONSTANTS: Final[Mapping[str, float]] = MappingProxyType({})
 
 _INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
 
+_making = threading.RLock()
+"""Held while an expression becomes known, so that threads do not make two of one."""
+
 #: `OPERATORS.removals` when the canonical forms that are kept were made.
 _canonical_as_of = 0
 
@@ -360,7 +364,8 @@ def _intern(
     fill(node, "_digest", None)
     fill(node, "_canonical", None)
     fill(node, "_nodes", None)
-    return _INTERNED.setdefault(key, node)
+    with _making:
+        return _INTERNED.setdefault(key, node)
 
 
 def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -18,11 +17,11 @@ from gploss.search.evaluation import Evaluation, Status
 from gploss.search.evaluator import Evaluator
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import SEARCHERS, AskTellSearcher
-from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes, seeded_random
+from gploss.searchers.genetic_trees import Tree, TreeVariation, possible_sizes
 from gploss.searchers.known_keys import KnownKeys
 
 _TRIES = 20
-"""How often an offspring that is not new is bred again, and then how often a random tree is drawn."""
+"""How often an offspring that is not new is mutated on, and then how often a random tree is drawn."""
 
 _HALL_OF_FAME = 10
 
@@ -50,17 +49,24 @@ class Fitness(base.Fitness):  # type: ignore[misc]
 
 
 class Individual(Tree):
-    """A tree with its fitness.
+    """A tree with its fitness, never changed after it is made.
 
     Attributes:
+        expression: the same as an expression.
         fitness: DEAP's record of value and complexity.
-        key: identifies its canonical expression.
+        key: identifies the canonical expression.
+        text: the expression's, as states hold it.
     """
 
-    def __init__(self, nodes: Iterable[Any], fitness: Fitness | None = None, key: int = 0) -> None:
+    def __init__(self, nodes: Iterable[Any], expression: Expression, value: float) -> None:
         super().__init__(nodes)
-        self.fitness = Fitness() if fitness is None else fitness
-        self.key = key
+        self.expression = expression
+        self.fitness = Fitness((value, float(expression.complexity)))
+        self.key = _key(expression)
+        self.text = str(expression)
+
+    def __deepcopy__(self, memo: object) -> Individual:
+        return self
 
 
 class GeneticSearcher(AskTellSearcher):
@@ -71,9 +77,10 @@ class GeneticSearcher(AskTellSearcher):
     half by a mutation (another subtree, another node, a changed constant, an operator put in, a part hoisted
     up). Trained offspring join the population, of which the best remain, so that the elite is never lost.
 
-    No formula is proposed twice: an offspring whose canonical expression was proposed or told before is bred
-    again, after some tries replaced by a random tree. What turns out to be a duplicate, rejected or diverged
-    does not join the population.
+    No formula is proposed twice: an offspring whose canonical expression was proposed or told before is mutated
+    until it is new, and after some tries replaced by a random tree. (To breed another one instead would take longer
+    and longer, as ever more of what the population can reach in one step is known.) What turns out to be a
+    duplicate, rejected or diverged does not join the population.
 
     Parsimony: a tournament goes to the least complex of those whose value lies within `parsimony` of its best;
     among the survivors, of equal values the less complex one comes first.
@@ -153,9 +160,7 @@ class GeneticSearcher(AskTellSearcher):
 
     def _make_toolbox(self) -> base.Toolbox:
         toolbox = base.Toolbox()
-        toolbox.register(
-            "select", select_parsimonious, tournament_size=self.tournament_size, parsimony=self.parsimony
-        )
+        toolbox.register("select", select_parsimonious, parsimony=self.parsimony)
         toolbox.register("mate", self._variation.crossover)
         toolbox.register("mutate", partial(_mutate, self._variation))
         toolbox.register("survive", tools.selBest, k=self.population_size)
@@ -171,17 +176,17 @@ class GeneticSearcher(AskTellSearcher):
         }
 
     def _ask(self, n: int) -> list[Expression]:
+        self._variation.reseed()
         proposals: list[Expression] = []
-        with seeded_random(self.rng):
-            for _ in range(n):
-                proposal = self._propose()
-                self._known.add(_key(proposal))
-                proposals.append(proposal)
+        for _ in range(n):
+            proposal = self._propose()
+            self._known.add(_key(proposal))
+            proposals.append(proposal)
         return proposals
 
     def _new_round(self, start: float) -> None:
         self._round_start = start
-        self._survivors = [self._variation.expression(individual) for individual in self.population]
+        self._survivors = [individual.expression for individual in self.population]
         self._outdated = {individual.key for individual in self.population}
 
     def _propose(self) -> Expression:
@@ -193,33 +198,45 @@ class GeneticSearcher(AskTellSearcher):
             if _key(expression) not in self._known:
                 return expression
         if len(self.population) >= max(2, round(_FIRST_PARENTS * self.population_size)):
-            for _ in range(_TRIES):
-                tree = self._breed()
-                if self._variation.within_limits(tree):
-                    expression = self._variation.expression(tree)
-                    if _key(expression) not in self._known:
-                        return expression
+            offspring = self._new_offspring()
+            if offspring is not None:
+                return offspring
         return self._random_expression()
+
+    def _new_offspring(self) -> Expression | None:
+        """Return an offspring that is new; one that is not is varied on, a step a time. None after some tries."""
+        tree = self._breed()
+        for _ in range(_TRIES):
+            if not self._variation.within_limits(tree):
+                tree = self._breed()
+                continue
+            expression = self._variation.expression(tree)
+            if _key(expression) not in self._known:
+                return expression
+            tree = self._toolbox.mutate(tree)
+        return None
 
     def _breed(self) -> Tree:
         """Return one offspring, which may break the grammar's limits."""
         tree: Tree = self._parent()
-        if random.random() >= self.crossover_rate:
+        chance = self._variation.chance
+        if chance.random() >= self.crossover_rate:
             tree = self._toolbox.mutate(tree)
             return tree
         tree = self._toolbox.mate(tree, self._parent())
-        if random.random() < _MUTATION_AFTER_CROSSOVER and self._variation.within_limits(tree):
+        if chance.random() < _MUTATION_AFTER_CROSSOVER and self._variation.within_limits(tree):
             tree = self._toolbox.mutate(tree)
         return tree
 
     def _parent(self) -> Tree:
         """Return a copy of the winner of a tournament."""
-        return Tree(self._toolbox.select(self.population))
+        competitors = self._variation.chance.choices(self.population, k=self.tournament_size)
+        return Tree(self._toolbox.select(competitors))
 
     def _random_expression(self) -> Expression:
         """Draw a random tree, a new one if there seem to be any left."""
         for _ in range(_TRIES):
-            expression = self.grammar.sample(self.rng, random.choice(self._sizes))
+            expression = self.grammar.sample(self.rng, self._variation.chance.choice(self._sizes))
             if _key(expression) not in self._known:
                 break
         return expression
@@ -247,8 +264,7 @@ class GeneticSearcher(AskTellSearcher):
         return expression.tree_size <= self.grammar.max_size
 
     def _individual(self, expression: Expression, value: float) -> Individual:
-        fitness = Fitness((value, float(expression.complexity)))
-        return Individual(self._variation.tree(expression), fitness, _key(expression))
+        return Individual(self._variation.tree(expression), expression, value)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -279,28 +295,26 @@ class GeneticSearcher(AskTellSearcher):
         self._outdated = {int(key) for key in state["outdated"]}
 
     def _described(self, individuals: Iterable[Individual]) -> list[list[str | float]]:
-        return [[str(self._variation.expression(tree)), tree.fitness.values[0]] for tree in individuals]
+        return [[individual.text, individual.fitness.values[0]] for individual in individuals]
 
     def _restored(self, described: Iterable[tuple[str, float]]) -> list[Individual]:
         return [self._individual(Expression.parse(text), value) for text, value in described]
 
 
-def select_parsimonious(individuals: Sequence[Individual], tournament_size: int, parsimony: float) -> Individual:
+def select_parsimonious(competitors: Sequence[Individual], parsimony: float) -> Individual:
     """Hold a tournament: the least complex of those whose value is near the best one's wins.
 
     Args:
-        individuals: from which the competitors are drawn, with replacement.
-        tournament_size: number of competitors.
+        competitors: at least one.
         parsimony: what counts as near, in units of the value.
     """
-    competitors: list[Individual] = tools.selRandom(individuals, tournament_size)
     enough = max(competitor.fitness.values[0] for competitor in competitors) - parsimony
     near = [competitor for competitor in competitors if competitor.fitness.values[0] >= enough]
     return min(near, key=lambda competitor: (competitor.fitness.values[1], -competitor.fitness.values[0]))
 
 
 def _mutate(variation: TreeVariation, tree: Tree) -> Tree:
-    (name,) = random.choices(list(_MUTATIONS), list(_MUTATIONS.values()))
+    (name,) = variation.chance.choices(list(_MUTATIONS), list(_MUTATIONS.values()))
     mutated: Tree = getattr(variation, name)(tree)
     return mutated
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,24 +35,32 @@ class Tree(gp.PrimitiveTree):  # type: ignore[misc]
 class TreeVariation:
     """Builds and varies trees of a grammar. The results may break its limits: see `within_limits`.
 
-    Each mutation changes the tree that it is given, and returns it. All but the draws of whole expressions come
-    from the global `random`, as DEAP's own operators do: call it inside of `seeded_random`.
+    Each mutation changes the tree that it is given, and returns it.
 
     Args:
         grammar: whose operators, terminals and constants are used.
         rng: for the grammar's own draws.
         sizes: numbers of operators of which the grammar has trees.
+
+    Attributes:
+        chance: all other draws, seeded by `reseed`. DEAP's own operators draw from Python's global `random`, which
+            searches in other threads would share: none of them is used.
     """
 
     def __init__(self, grammar: Grammar, rng: np.random.Generator, sizes: tuple[int, ...]) -> None:
         self._grammar = grammar
         self._rng = rng
         self._sizes = sizes
+        self.chance = random.Random(0)
         self._operators = {
             name: gp.Primitive(name, [_UNTYPED] * arity, _UNTYPED)
             for arity, names in ((1, grammar.unary), (2, grammar.binary))
             for name in names
         }
+
+    def reseed(self) -> None:
+        """Seed `chance` from the searcher's own generator, so that this one's state is all that has to be saved."""
+        self.chance.seed(int(self._rng.integers(2**63)))
 
     def tree(self, expression: Expression) -> Tree:
         """Return an expression as a tree, shared operands unfolded."""
@@ -83,44 +90,46 @@ class TreeVariation:
 
     def crossover(self, first: Tree, second: Tree) -> Tree:
         """Put a random subtree of the second tree in the place of one of the first."""
-        offspring: Tree = gp.cxOnePoint(first, second)[0]
-        return offspring
+        if len(first) > 1 and len(second) > 1:  # a leaf alone would only be replaced by a part of the other
+            place = first.searchSubtree(self.chance.randrange(1, len(first)))
+            first[place] = second[second.searchSubtree(self.chance.randrange(1, len(second)))]
+        return first
 
     def replace_subtree(self, tree: Tree) -> Tree:
         """Put a random tree in the place of a random subtree."""
-        place = _random_subtree(tree)
+        place = self._random_subtree(tree)
         room = self._grammar.max_size - operator_count(tree) + operator_count(tree[place])
         sizes = [0, *(size for size in self._sizes if size <= min(room, _LARGEST_SUBTREE))]
-        new = self._grammar.sample(self._rng, random.choice(sizes))
+        new = self._grammar.sample(self._rng, self.chance.choice(sizes))
         tree[place] = self.tree(new)
         return tree
 
     def replace_node(self, tree: Tree) -> Tree:
         """Put another operator of the same arity, or another leaf, in the place of a random node."""
-        index = random.randrange(len(tree))
+        index = self.chance.randrange(len(tree))
         arity = tree[index].arity
         if arity == 0:
             tree[index] = self._random_leaf()
         else:
             names = self._grammar.unary if arity == 1 else self._grammar.binary
-            tree[index] = self._operators[random.choice(names)]
+            tree[index] = self._operators[self.chance.choice(names)]
         return tree
 
     def hoist(self, tree: Tree) -> Tree:
         """Put a part of a random subtree in that subtree's place."""
-        place = _random_subtree(tree)
+        place = self._random_subtree(tree)
         inner = Tree(tree[place])
-        tree[place] = inner[_random_subtree(inner)]
+        tree[place] = inner[self._random_subtree(inner)]
         return tree
 
     def insert_operator(self, tree: Tree) -> Tree:
         """Put a random operator above a random subtree, with a leaf as its other operand."""
-        place = _random_subtree(tree)
-        operator = self._operators[random.choice(list(self._operators))]
+        place = self._random_subtree(tree)
+        operator = self._operators[self.chance.choice(list(self._operators))]
         operands = [list(tree[place])]
         if operator.arity == 2:
             operands.append([self._random_leaf()])
-            random.shuffle(operands)
+            self.chance.shuffle(operands)
         tree[place] = [operator, *(node for operand in operands for node in operand)]
         return tree
 
@@ -129,13 +138,17 @@ class TreeVariation:
         places = [index for index, node in enumerate(tree) if node.arity == 0 and _is_number(node)]
         if not self._grammar.constants or not places:
             return self.replace_node(tree)
-        index = random.choice(places)
+        index = self.chance.choice(places)
         number = float(tree[index].value)
-        size = abs(number) * math.exp(random.gauss(0.0, _CONSTANT_STEP))
+        size = abs(number) * math.exp(self.chance.gauss(0.0, _CONSTANT_STEP))
         size = min(max(size, _CONSTANT_RANGE[0]), _CONSTANT_RANGE[1])
-        sign = math.copysign(1.0, number) * (-1.0 if random.random() < 0.1 else 1.0)
+        sign = math.copysign(1.0, number) * (-1.0 if self.chance.random() < 0.1 else 1.0)
         tree[index] = self._node(self._grammar.leaf(float(f"{sign * size:.2g}")))
         return tree
+
+    def _random_subtree(self, tree: Tree) -> slice:
+        place: slice = tree.searchSubtree(self.chance.randrange(len(tree)))
+        return place
 
     def _random_leaf(self) -> Any:
         return self._node(self._grammar.sample_leaf(self._rng))
@@ -150,17 +163,6 @@ class TreeVariation:
 def operator_count(nodes: Sequence[Any]) -> int:
     """Return how many nodes of a tree are operators."""
     return sum(node.arity > 0 for node in nodes)
-
-
-@contextmanager
-def seeded_random(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's global `random`, which DEAP draws from, and put it back as it was at the end."""
-    state = random.getstate()
-    random.seed(int(rng.integers(2**63)))
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 def possible_sizes(grammar: Grammar) -> tuple[int, ...]:
@@ -185,8 +187,3 @@ def possible_sizes(grammar: Grammar) -> tuple[int, ...]:
 
 def _is_number(node: Any) -> bool:
     return isinstance(node.value, float)
-
-
-def _random_subtree(tree: Tree) -> slice:
-    place: slice = tree.searchSubtree(random.randrange(len(tree)))
-    return place

@@ -47,16 +47,16 @@ class RepeatedEvaluator:
         first = self.evaluators[0].evaluate(expressions, seen, limit)
         sound = [one.expression for one in first if one.status is Status.TRAINED]
         columns = [iter(other.evaluate(sound, {}, len(sound))) for other in self.evaluators[1:]]
-        known = dict(seen)
+        met: dict[str, Evaluation] = {}
         evaluations = []
         for one in first:
             if one.status is Status.TRAINED:
                 one = self._mean([one, *(next(column) for column in columns)])
             elif one.status is Status.DUPLICATE and one.fingerprint is not None:
-                original = known[one.fingerprint]
+                original = seen[one.fingerprint] if one.fingerprint in seen else met[one.fingerprint]
                 one = replace(one, reward=original.reward, metrics=original.metrics)
             if one.charged and one.fingerprint is not None:
-                known.setdefault(one.fingerprint, one)
+                met.setdefault(one.fingerprint, one)
             evaluations.append(one)
         return evaluations
 

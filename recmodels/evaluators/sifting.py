@@ -49,14 +49,14 @@ class Sieve:
             None if reason in self.allow else text
             for reason, text in zip(screening.reasons, screening.texts, strict=True)
         ]
-        known = set(seen)
+        met: set[str] = set()  # in this call; `seen` is as long as the run, and not copied
         new: list[int] = []
         for k, (text, fingerprint) in enumerate(zip(texts, screening.fingerprints, strict=True)):
-            if text is not None or (self.recognise_duplicates and fingerprint in known):
+            if text is not None or (self.recognise_duplicates and (fingerprint in met or fingerprint in seen)):
                 continue
             if len(new) == limit:
                 return Sifted(expressions[:k], replace(screening, texts=texts), new, seen)
-            known.add(fingerprint)
+            met.add(fingerprint)
             new.append(k)
         return Sifted(expressions, replace(screening, texts=texts), new, seen)
 
@@ -83,7 +83,7 @@ class Sifted:
         Args:
             new: the evaluations of those that were let through, by position.
         """
-        first = dict(self.seen)
+        first: dict[str, Evaluation] = {}
         for k, evaluation in new.items():
             first.setdefault(self.screening.fingerprints[k], evaluation)
         return [new[k] if k in new else self._sifted_out(k, first) for k in range(len(self.expressions))]
@@ -92,7 +92,8 @@ class Sifted:
         expression, text = self.expressions[k], self.screening.texts[k]
         if text is not None:
             return Evaluation(expression, Status.REJECTED, reason=text)
-        original = first[self.screening.fingerprints[k]]
+        fingerprint = self.screening.fingerprints[k]
+        original = self.seen[fingerprint] if fingerprint in self.seen else first[fingerprint]
         return Evaluation(
             expression,
             Status.DUPLICATE,

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,15 @@ def test_global_random_numbers_are_neither_used_nor_changed(name: str) -> None:
     np.random.seed(2)  # noqa: NPY002
     torch.manual_seed(2)
     assert learn(make(name), rounds=4) == proposals
+
+
+@every_searcher
+def test_searches_in_threads_are_those_that_run_alone(name: str) -> None:
+    seeds = range(4)
+    alone = [learn(make(name, seed=seed), rounds=6) for seed in seeds]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: learn(make(name, seed=seed), rounds=6), seeds))
+    assert together == alone
 
 
 @every_searcher

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
+from itertools import permutations
 from statistics import median
 from typing import Any
 
@@ -12,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gploss.files.packed import pack
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar, GrammarError
 from gploss.search.evaluation import Evaluation, Status
 from gploss.search.searcher import AskTellSearcher
-from gploss.searchers.genetic import Fitness, GeneticSearcher, Individual, select_parsimonious
-from gploss.searchers.genetic_trees import TreeVariation, operator_count, possible_sizes, seeded_random
+from gploss.searchers.genetic import GeneticSearcher, Individual, select_parsimonious
+from gploss.searchers.genetic_trees import TreeVariation, operator_count, possible_sizes
 from gploss.searchers.random_search import RandomSearcher
 from tests.synthetic import FOCAL, SyntheticEvaluator
 
@@ -63,8 +63,8 @@ def test_mutations_give_whole_trees_of_the_grammars_nodes(
 ) -> None:
     trees, rng = variation(grammar, seed)
     tree = trees.tree(grammar.sample(rng, size))
-    with seeded_random(rng):
-        mutated = trees.expression(getattr(trees, mutation)(tree))
+    trees.reseed()
+    mutated = trees.expression(getattr(trees, mutation)(tree))
     leaves = [node for node in mutated.nodes() if not node.operands]
     assert {node.head for node in mutated.nodes() if node.operands} <= set(grammar.operators)
     assert all(leaf in grammar for leaf in leaves)
@@ -73,10 +73,9 @@ def test_mutations_give_whole_trees_of_the_grammars_nodes(
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_each_mutation_finds_something_new(mutation: str) -> None:
-    trees, rng = variation(STANDARD)
+    trees, _ = variation(STANDARD)
     start = STANDARD.parse("add(mul(label, log(pred)), mul(0.5, square(logit)))")
-    with seeded_random(rng):
-        results = {trees.expression(getattr(trees, mutation)(trees.tree(start))) for _ in range(200)}
+    results = {trees.expression(getattr(trees, mutation)(trees.tree(start))) for _ in range(200)}
     assert len(results - {start}) > 5
 
 
@@ -84,16 +83,14 @@ def test_hoisting_never_grows_a_tree_and_inserting_adds_one_operator() -> None:
     trees, rng = variation(STANDARD)
     for _ in range(100):
         tree = trees.tree(STANDARD.sample(rng, 7))
-        with seeded_random(rng):
-            assert operator_count(trees.hoist(trees.tree(trees.expression(tree)))) <= 7
-            assert operator_count(trees.insert_operator(tree)) == 8
+        assert operator_count(trees.hoist(trees.tree(trees.expression(tree)))) <= 7
+        assert operator_count(trees.insert_operator(tree)) == 8
 
 
 def test_constants_change_by_small_steps_and_nothing_else_does() -> None:
-    trees, rng = variation(STANDARD)
+    trees, _ = variation(STANDARD)
     start = STANDARD.parse("mul(2.5, logit)")
-    with seeded_random(rng):
-        changed = [trees.expression(trees.perturb_constant(trees.tree(start))) for _ in range(300)]
+    changed = [trees.expression(trees.perturb_constant(trees.tree(start))) for _ in range(300)]
     numbers = [expression.operands[0].constant for expression in changed]
     assert all(expression.operands[1] is STANDARD.leaf("logit") for expression in changed)
     sizes = sorted(abs(number) for number in numbers if number is not None)
@@ -105,43 +102,38 @@ def test_constants_change_by_small_steps_and_nothing_else_does() -> None:
 
 def test_a_grammar_without_constants_keeps_its_terminals() -> None:
     grammar = Grammar.paper()
-    trees, rng = variation(grammar)
-    with seeded_random(rng):
-        for _ in range(50):
-            tree = trees.tree(grammar.parse("clamped(add(1, mul(label, 1)))"))
-            assert trees.expression(trees.perturb_constant(tree)) in grammar
+    trees, _ = variation(grammar)
+    for _ in range(50):
+        tree = trees.tree(grammar.parse("clamped(add(1, mul(label, 1)))"))
+        assert trees.expression(trees.perturb_constant(tree)) in grammar
 
 
 def test_crossover_swaps_in_a_subtree_of_the_other_parent() -> None:
-    trees, rng = variation(STANDARD)
+    trees, _ = variation(STANDARD)
     first, second = STANDARD.parse("add(pred, pred)"), STANDARD.parse("mul(label, log(label))")
-    with seeded_random(rng):
-        offspring = {trees.expression(trees.crossover(trees.tree(first), trees.tree(second))) for _ in range(100)}
+    offspring = {trees.expression(trees.crossover(trees.tree(first), trees.tree(second))) for _ in range(100)}
     texts = {"add(label, pred)", "add(pred, label)", "add(log(label), pred)", "add(pred, log(label))"}
     assert {str(expression) for expression in offspring} == texts
-
-
-def test_the_global_random_numbers_are_put_back_also_after_an_error() -> None:
-    before = random.getstate()
-    with pytest.raises(ZeroDivisionError), seeded_random(np.random.default_rng(0)):
-        random.random()
-        raise ZeroDivisionError
-    assert random.getstate() == before
 
 
 # Selection
 
 
-def individual(value: float, complexity: int) -> Individual:
-    return Individual([], Fitness((value, float(complexity))), key=complexity)
+def individual(text: str, value: float) -> Individual:
+    return Individual([], STANDARD.parse(text), value)
 
 
 def test_near_ties_go_to_the_less_complex() -> None:
-    pool = [individual(0.7, 9), individual(0.6995, 3), individual(0.698, 1)]
-    winners = Counter(select_parsimonious(pool, 30, 1e-3).key for _ in range(50))
-    assert winners == {3: 50}
-    winners = Counter(select_parsimonious(pool, 30, 0.0).key for _ in range(50))
-    assert winners == {9: 50}
+    best, near, far = (
+        individual("exp(square(pred))", 0.7),
+        individual("exp(pred)", 0.6995),
+        individual("pred", 0.698),
+    )
+    for competitors in permutations([best, near, far]):
+        assert select_parsimonious(competitors, 1e-3) is near
+        assert select_parsimonious(competitors, 0.0) is best
+        assert select_parsimonious(competitors, 0.01) is far
+    assert select_parsimonious([far], 1e-3) is far
 
 
 def test_survival_prefers_value_and_then_simplicity() -> None:
@@ -200,6 +192,31 @@ def test_the_limits_hold_for_unfolded_trees() -> None:
 def test_nothing_is_proposed_twice() -> None:
     evaluations = learn(make(), rounds=30)
     assert len({evaluation.expression.canonical() for evaluation in evaluations}) == len(evaluations)
+
+
+def test_a_state_does_not_grow_with_what_is_known() -> None:
+    searcher = make(population_size=10)
+    learn(searcher, rounds=20)
+    early = pack(searcher.state_dict())
+    known = [Evaluation(proposal, Status.REJECTED, "zero gradient") for proposal in searcher.ask(3000)]
+    searcher.tell(known)
+    late = pack(searcher.state_dict())
+    assert len(late.text) + len(late.arrays) < len(early.text) + len(early.arrays) + 100
+    (before,), (after,) = early.grown.values(), late.grown.values()
+    assert len(after) == len(before) + 3000
+    np.testing.assert_array_equal(after[: len(before)], before)
+
+
+def test_what_is_known_is_varied_until_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever is bred is known already: the offspring are mutants of it, and hardly any is a random tree.
+    searcher = make(population_size=2)
+    start = STANDARD.parse("add(mul(label, log(pred)), mul(0.5, square(logit)))")
+    searcher.tell([trained(str(start), 0.9), trained("square(pred)", 0.1)])
+    monkeypatch.setattr(searcher, "_breed", lambda: searcher._variation.tree(start))
+    parts = {node for node in start.nodes() if node.operands}
+    proposals = searcher.ask(100)
+    assert len(set(proposals)) == 100
+    assert sum(bool(parts & set(proposal.nodes())) for proposal in proposals) > 90
 
 
 def test_only_trained_candidates_live() -> None:

@@ -223,7 +223,7 @@ def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Sp
     searcher = GeneticSearcher(Grammar.standard(), evaluator, population_size=8, proposals_at_once=20)
     searcher.run(Budget(candidates=1000), progress=False)
     assert evaluator.start_value > 0.5
-    survivors = [str(searcher._variation.expression(one)) for one in searcher.population]
+    survivors = [one.text for one in searcher.population]
     asked = searcher.ask(10)
     assert [str(one) for one in asked[: len(survivors)]] == survivors
     answered = evaluator.evaluate(asked, {}, 10)
@@ -231,7 +231,7 @@ def test_genetic_survivors_are_evaluated_anew_and_judged_by_their_gain(split: Sp
     gains = {str(one.expression): one.reward - evaluator.start_value for one in answered if one.reward is not None}
     assert searcher.population and not searcher._outdated
     for one in searcher.population:
-        assert one.fitness.values[0] == pytest.approx(gains[str(searcher._variation.expression(one))])
+        assert one.fitness.values[0] == pytest.approx(gains[one.text])
 
 
 def searcher_of(kind: str, split: Split, cache: Cache | None = None) -> AskTellSearcher:
