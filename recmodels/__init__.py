@@ -6,6 +6,7 @@ the cache, trains the rest and measures them on validation data; `RepeatedEvalua
 """
 
 from gploss.registry import discover
+from gploss.setting import Setting
 from recmodels.data.download import DownloadError
 from recmodels.data.frames import Vocabulary, interactions_from_frame
 from recmodels.data.interactions import DataError, Interactions, Split
@@ -24,7 +25,6 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
-from recmodels.training.setting import Setting
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, State, Trainer, TrainReport
 from recmodels.verdict.confirmation import Comparison, Verdict, confirm

@@ -18,6 +18,7 @@ from gploss.language.checks import trouble_with_name
 from gploss.language.expression import Expression
 from gploss.language.terminals import TERMINALS, Terminal
 from gploss.registry import Registry
+from gploss.setting import Setting
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,11 +76,25 @@ class NamedLoss:
         name: for tables and messages.
         expression: its formula.
         source: where it comes from.
+        constants: how its named constants are tuned, those of which more is known than the value.
+
+    Raises:
+        ValueError: a constant is declared that the formula does not have, or with another value.
     """
 
     name: str
     expression: Expression
     source: str = ""
+    constants: tuple[Setting, ...] = ()
+
+    def __post_init__(self) -> None:
+        own = self.expression.constants
+        for setting in self.constants:
+            if own.get(setting.name) != setting.default:
+                has = f"has {own[setting.name]:g}" if setting.name in own else "does not have it"
+                raise ValueError(
+                    f"loss {self.name!r}: {setting.name} is declared as {setting.default:g}, its formula {has}"
+                )
 
 
 @dataclass(frozen=True)

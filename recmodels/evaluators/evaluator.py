@@ -16,6 +16,7 @@ from gploss.screening.screening import Reason, Screening
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import Evaluation, EvaluationKey, Status
 from gploss.search.reward import Reward
+from gploss.setting import complete
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.datasets import load_dataset
 from recmodels.evaluators.sifting import Sieve
@@ -23,7 +24,6 @@ from recmodels.models.base import ModelFactory
 from recmodels.training.choice import choose_trainer
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import STANDARD, Protocol
-from recmodels.training.setting import complete
 from recmodels.training.trainer import Member, Outcome, State, Trainer
 
 #: Part of every cache key: raised whenever the same inputs train to other numbers, or keys are made otherwise.

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 
 from gploss.files.plain import JSON
+from gploss.setting import Setting
 from gploss.tasks import Task
 from recmodels.data.interactions import DataError, IntegerArray
 from recmodels.data.rows import Batches, Rows, Schema
-from recmodels.training.setting import Setting
 
 Part: TypeAlias = Literal["train", "validation", "test"]
 

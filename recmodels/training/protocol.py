@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from gploss.registry import Registry
-from recmodels.training.setting import Setting
+from gploss.setting import Setting
 
 
 @dataclass(frozen=True)

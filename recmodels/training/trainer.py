@@ -17,11 +17,11 @@ import torch
 from gploss.compute.gpu import why_no_triton
 from gploss.compute.program import Program
 from gploss.files.plain import JSON
+from gploss.setting import Setting, complete
 from recmodels.data.rows import Rows, Schema
 from recmodels.models.base import ModelFactory
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.setting import Setting, complete
 
 Keep = Literal["none", "last", "best"]
 

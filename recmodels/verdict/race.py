@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from recmodels.training.setting import Setting
+from gploss.setting import Setting
 from recmodels.verdict.ranges import Ranges
 
 #: Settings that fill the ranges at first, and those around the best one in every round after that.

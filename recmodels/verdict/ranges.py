@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from recmodels.training.setting import Setting
+from gploss.setting import Setting
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,6 +66,7 @@ class Ranges:
         """Move each end that the best is near to by one step; tell whether there was one that may be moved."""
         below, above = self._near(best)
         below &= [value_at(one, low) > one.least for one, low in zip(self._settings, self._low, strict=True)]
+        above &= [value_at(one, high) < one.most for one, high in zip(self._settings, self._high, strict=True)]
         may = self._left > 0
         self._low[below & may] -= 1
         self._high[above & may] += 1
@@ -95,11 +96,13 @@ def place_of(setting: Setting, value: float) -> float:
 
 
 def value_at(setting: Setting, place: float) -> float:
-    """Return the value of a setting at a place, never below the least one that makes sense."""
+    """Return the value of a setting at a place, inside of what makes sense."""
     if setting.scale == "linear":
-        return max(setting.least, setting.default + place * _linear_step(setting))
-    value = _origin(setting) * 2.0**place
-    return max(setting.least, float(round(value)) if setting.scale == "whole" else value)
+        value = setting.default + place * _linear_step(setting)
+    else:
+        value = _origin(setting) * 2.0**place
+    value = float(round(value)) if setting.scale == "whole" else value
+    return min(setting.most, max(setting.least, value))
 
 
 def _linear_step(setting: Setting) -> float:

@@ -8,8 +8,8 @@ from typing import Final
 
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
+from gploss.setting import Setting
 from gploss.tasks import Task
-from recmodels.training.setting import Setting
 
 #: The group of losses that are known; the best of them is what found ones are compared with.
 HAND_MADE: Final = "hand-made"
@@ -74,7 +74,8 @@ def rivals_of(texts: Iterable[str], task: Task, group: str = HAND_MADE) -> list[
 def _rival_of(text: str, task: Task, group: str) -> Rival:
     name, colon, formula = (part.strip() for part in text.partition(":"))
     if not colon and (text in task.losses or text.isidentifier()):
-        return Rival(text, group, task.losses[text].expression)
+        known = task.losses[text]
+        return Rival(text, group, known.expression, {setting.name: setting for setting in known.constants})
     return Rival(name, group, Expression.parse(formula if colon else text))
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from gploss.language.expression import Expression
 from gploss.search.cache import Cache
+from gploss.setting import Setting
 from recmodels.evaluators.evaluator import training_seed
 from recmodels.training.problem import Problem
-from recmodels.training.setting import Setting
 from recmodels.training.trainer import Trainer
 from recmodels.verdict.race import FIRST, Trial, race, rungs
 from recmodels.verdict.rivals import Rival, distinct

@@ -18,6 +18,7 @@ import torch
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.files.plain import JSON
+from gploss.setting import complete
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model, describe_model
@@ -28,7 +29,6 @@ from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_
 from recmodels.training.population import chunks
 from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.setting import complete
 from recmodels.training.trainer import EpochsDone, Keep, Member, State, Trainer, TrainReport, prepared
 
 _ONE_EACH: Final = Schema({"user": 1, "item": 1})

@@ -16,7 +16,8 @@ from gploss.language.grammar import Grammar
 from gploss.language.operators import OPERATORS
 from gploss.language.terminals import TERMINALS, register_terminal, terminal
 from gploss.screening.screening import Reason, screen
-from gploss.tasks import TASKS, Input, Task
+from gploss.setting import Setting
+from gploss.tasks import TASKS, Input, NamedLoss, Task
 from gploss.tasks.pointwise import POINTWISE
 
 parse = Expression.parse
@@ -178,3 +179,13 @@ def test_one_more_input(pairs: Task) -> None:
 
 def test_tasks_are_found_by_name() -> None:
     assert TASKS["pointwise"] is POINTWISE
+
+
+def test_a_named_loss_declares_the_constants_that_its_formula_has() -> None:
+    loss = parse("t=0.5; square(label - t * pred)")
+    assert NamedLoss("own", loss, constants=(Setting("t", 0.5, 0.1, 1.0),)).constants[0].high == 1.0
+    assert NamedLoss("own", loss).constants == ()
+    with pytest.raises(ValueError, match=r"loss 'own': t is declared as 0\.4, its formula has 0\.5"):
+        NamedLoss("own", loss, constants=(Setting("t", 0.4, 0.1, 1.0),))
+    with pytest.raises(ValueError, match=r"loss 'own': u is declared as 0\.5, its formula does not have it"):
+        NamedLoss("own", loss, constants=(Setting("u", 0.5, 0.1, 1.0),))

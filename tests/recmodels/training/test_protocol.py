@@ -47,3 +47,14 @@ def test_settings_that_make_no_sense(change: dict[str, Any]) -> None:
 
 def test_loss_decay_goes_with_sgd() -> None:
     assert dataclasses.replace(PAPER, loss_decay=1e-4).loss_decay == 1e-4
+
+
+@pytest.mark.parametrize("protocol", [STANDARD, PAPER], ids=lambda protocol: protocol.name)
+def test_a_protocols_settings_have_its_own_values(protocol: Protocol) -> None:
+    own = {name: setting.default for name, setting in protocol.settings().items()}
+    assert own == {
+        "learning_rate": protocol.learning_rate,
+        "weight_decay": protocol.weight_decay,
+        "batch_size": protocol.batch_size,
+    }
+    assert all(one.low < one.default < one.high for one in protocol.settings().values())

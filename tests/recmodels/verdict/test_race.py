@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from recmodels.training.setting import Setting
+from gploss.setting import Setting
 from recmodels.verdict.race import FIRST, MORE, Best, Trial, race, rungs
 from recmodels.verdict.ranges import GROWTHS, Ranges, even_points, place_of, value_at
 
@@ -181,3 +181,12 @@ def test_whole_numbers_differences_and_a_default_of_zero() -> None:
     lowest = np.array([0.0, place_of(margin, 0.0), 0.0])
     assert not ranges.widen(lowest)  # a margin below 0 makes no sense, so there is nothing to widen
     assert ranges.on_edge(lowest) == ("margin",)
+
+
+def test_a_range_does_not_grow_beyond_what_makes_sense() -> None:
+    share = Setting("share", 0.1, 0.01, 0.4, most=0.5)
+    ranges = Ranges({"share": share})
+    highest = np.array([place_of(share, 0.4)])
+    assert ranges.widen(highest)
+    assert ranges.values(np.array([place_of(share, 0.8)])) == {"share": 0.5}
+    assert not ranges.widen(np.array([place_of(share, 0.8)]))

@@ -11,9 +11,9 @@ import pytest
 
 from gploss.language.expression import Expression
 from gploss.search.cache import Cache
+from gploss.setting import Setting
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.training.protocol import STANDARD
-from recmodels.training.setting import Setting
 from recmodels.verdict import tuning as module
 from recmodels.verdict.race import FIRST, MORE
 from recmodels.verdict.rivals import HAND_MADE, Rival, constant_setting, distinct, rivals_of

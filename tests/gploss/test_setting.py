@@ -7,29 +7,31 @@ from typing import Any
 
 import pytest
 
-from recmodels.training.protocol import PAPER, STANDARD, Protocol
-from recmodels.training.setting import Setting, complete
+from gploss.setting import Setting, complete
 
 RATE = Setting("rate", 0.1, 0.01, 1.0)
 SIZE = Setting("size", 64, 8, 512, "whole", least=1)
-DECLARED = {setting.name: setting for setting in (RATE, SIZE)}
+SHARE = Setting("share", 0.1, 0.01, 0.5, most=1)
+DECLARED = {setting.name: setting for setting in (RATE, SIZE, SHARE)}
 
 
 def test_what_is_not_named_has_its_default() -> None:
-    assert complete({}, DECLARED) == {"rate": 0.1, "size": 64.0}
-    assert complete({"size": 5}, DECLARED) == {"rate": 0.1, "size": 5.0}, "outside of the range it is tuned in"
+    assert complete({}, DECLARED) == {"rate": 0.1, "size": 64.0, "share": 0.1}
+    chosen = complete({"size": 5}, DECLARED)
+    assert chosen == {"rate": 0.1, "size": 5.0, "share": 0.1}, "outside of the range it is tuned in"
     assert all(type(value) is float for value in complete({"size": 5}, DECLARED).values()), "for equal keys"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rates": 1}, "there is no setting 'rates'; there are rate, size; is rate meant?"),
-        ({"momentum": 1}, "there is no setting 'momentum'; there are rate, size$"),
+        ({"rates": 1}, "there is no setting 'rates'; there are rate, size, share; is rate meant?"),
+        ({"momentum": 1}, "there is no setting 'momentum'; there are rate, size, share$"),
         ({"rate": -0.1}, "rate is -0.1; .* at least 0"),
         ({"rate": math.nan}, "rate is nan"),
         ({"rate": math.inf}, "rate is inf"),
         ({"size": 0}, "size is 0; .* at least 1"),
+        ({"share": 1.5}, "share is 1.5; it must be a finite number of at least 0 and at most 1"),
         ({"size": 2.5}, "size is 2.5; it must be a whole number"),
     ],
 )
@@ -45,6 +47,8 @@ def test_a_wrong_choice_is_refused_in_one_line(settings: dict[str, float], messa
         {"low": 1.0, "high": 1.0},
         {"low": 0.0, "high": 1.0},
         {"low": -1.0, "high": 1.0, "scale": "linear"},
+        {"low": 0.1, "high": 3.0, "most": 2.0},
+        {"low": 0.1, "high": 0.2, "most": 0.4},
         {"low": 0.1, "high": 1.0, "default": -1.0},
         {"low": 1, "high": 9, "default": 1.5, "scale": "whole"},
     ],
@@ -52,14 +56,3 @@ def test_a_wrong_choice_is_refused_in_one_line(settings: dict[str, float], messa
 def test_a_declaration_that_cannot_be_tuned_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="own"):
         Setting(**{"name": "own", "default": 0.5, **fields})
-
-
-@pytest.mark.parametrize("protocol", [STANDARD, PAPER], ids=lambda protocol: protocol.name)
-def test_a_protocols_settings_have_its_own_values(protocol: Protocol) -> None:
-    own = {name: setting.default for name, setting in protocol.settings().items()}
-    assert own == {
-        "learning_rate": protocol.learning_rate,
-        "weight_decay": protocol.weight_decay,
-        "batch_size": protocol.batch_size,
-    }
-    assert all(one.low < one.default < one.high for one in protocol.settings().values())

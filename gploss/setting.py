@@ -1,4 +1,4 @@
-"""Settings of a member: numbers that training is tuned by, each declared once."""
+"""Settings: numbers that training and losses are tuned by, each declared once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Setting:
         scale: how the range is to be walked: by factors ("log"), by differences ("linear"), or by factors between
             whole numbers ("whole").
         least: values below this make no sense.
+        most: nor do values above this.
 
     Raises:
-        ValueError: an empty range, one that "log" or "whole" cannot walk, or a default below `least`.
+        ValueError: an empty range, one that "log" or "whole" cannot walk, or values that make no sense.
     """
 
     name: str
@@ -32,9 +33,11 @@ class Setting:
     high: float
     scale: Literal["log", "linear", "whole"] = "log"
     least: float = 0.0
+    most: float = math.inf
 
     def __post_init__(self) -> None:
-        if not self.least <= self.low < self.high or (self.scale != "linear" and not self.low > 0):
+        walkable = self.least <= self.low < self.high <= self.most and (self.scale == "linear" or self.low > 0)
+        if not walkable:
             raise ValueError(f"setting {self.name!r} cannot be tuned from {self.low:g} to {self.high:g}")
         self.check(self.default)
 
@@ -44,8 +47,9 @@ class Setting:
         Raises:
             ValueError: the value makes no sense.
         """
-        if not (math.isfinite(value) and value >= self.least):
-            raise ValueError(f"{self.name} is {value:g}; it must be a finite number of at least {self.least:g}")
+        if not (math.isfinite(value) and self.least <= value <= self.most):
+            limits = f"at least {self.least:g}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
+            raise ValueError(f"{self.name} is {value:g}; it must be a finite number of {limits}")
         if self.scale == "whole" and value != int(value):
             raise ValueError(f"{self.name} is {value:g}; it must be a whole number")
 
