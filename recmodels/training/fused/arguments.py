@@ -59,30 +59,30 @@ class Order(NamedTuple):
     occur only once in it come first. The others follow user by user; a user's samples keep their order.
 
     Attributes:
-        users: (N,) uint32 words: row * 2 + whether it is the row's first sample in the batch.
-        items: (N,) uint32 words: likewise.
-        inputs: (F, N) float32: what the losses read beside the score.
+        users: (N,) uint32 words: row * 4 + flag * 2 + whether it is the row's first sample in the batch.
+        items: (N,) uint32 words: likewise, without a flag.
+        flag: which of the inputs that the losses read beside the score is in the users' words, because it is 0 or 1
+            everywhere: to stream it from memory as well would take 2% of an epoch. -1 for none.
+        inputs: (F, N) float32: the others.
         weights: (N,) float32, what each sample's loss is multiplied with; (0,) stands for 1.
         bounds: (batches + 1,) int64: where batches begin and end.
         alone: (batches,) int64: where the samples end that share neither user nor item.
+        largest: samples in the largest batch.
     """
 
     users: Words
     items: Words
+    flag: int
     inputs: Floats
     weights: Floats
     bounds: LongInts
     alone: LongInts
+    largest: int
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(column.nbytes for column in self)
-
-    @property
-    def largest_batch(self) -> int:
-        """Samples in the largest batch."""
-        return int(np.diff(self.bounds).max())
+        return sum(column.nbytes for column in self if isinstance(column, np.ndarray))
 
 
 class Loss(NamedTuple):
@@ -96,7 +96,7 @@ class Loss(NamedTuple):
         clamped: the loss's semantics.
         multiplier: float32; what the loss is multiplied with.
         score: row of the score among the samples' inputs.
-        given: (F,) int64: rows of what stands in `Order.inputs`.
+        given: rows of the inputs that the losses read beside the score, int64.
     """
 
     instructions: Ints
@@ -115,7 +115,7 @@ class Memory(NamedTuple):
     Attributes:
         samples: (rows, capacity) float32: inputs, losses and gradients, see `gploss.compute.cpu_template`; capacity
             is a multiple of 16, at least the largest batch.
-        slopes: (1, capacity) float32: d (mean loss)/d score of each sample.
+        slopes: (1, capacity) float32: the samples' row of gradients, which becomes d (mean loss)/d score.
         values: (slots, BLOCK) float32 of the loss.
         adjoints: (slots, BLOCK) float32 of the loss.
         slots: (rows,) int32: where in `sums` an item's gradient is.

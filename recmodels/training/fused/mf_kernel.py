@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from gploss.compute.cpu_template import BLOCK, INPUT_COUNT, run_block
+from gploss.compute.cpu_template import BLOCK, run_block
 from recmodels.training.fused.arguments import (
     ADAGRAD,
     ADAM,
@@ -38,6 +38,7 @@ from recmodels.training.fused.arguments import (
     Settings,
     Step,
     Table,
+    Words,
 )
 from recmodels.training.fused.mf_steps import (
     ONE,
@@ -98,35 +99,44 @@ def score_samples(table: Table, users: LongInts, items: LongInts, n_users: int, 
 
 
 @compiled
-def read_batch(
-    table: Table, order: Order, begin: int, end: int, scale: np.float32, loss: Loss, samples: Floats
-) -> None:
-    """Fill in scores and other inputs of a batch; what is left of a block of 16 is filled with zeros.
+def score_batch(table: Table, users: Words, items: Words, scale: np.float32, scores: Floats) -> None:
+    """Compute the scores of a batch; what is left of a block of 16 is filled with zeros.
 
     The interpreter takes whole blocks of 16, because a compiled loop is slow with what is left over.
 
     Args:
         table: the weights.
-        order: of the epoch.
-        begin: the batch's first sample.
-        end: the sample after its last one.
+        users: (B,) uint32 words of `Order`.
+        items: (B,) uint32 words.
         scale: of the table.
-        loss: to be trained with.
-        samples: of `Memory`, written.
+        scores: (capacity,) float32, written.
     """
     global_bias = table.biases[-1]
-    size = end - begin
+    size = users.shape[0]
     for k in range(size):
-        user, item = order.users[begin + k] >> 1, order.items[begin + k] >> 1
-        samples[loss.score, k] = score(table, user, item, scale) + global_bias
+        scores[k] = score(table, users[k] >> 2, items[k] >> 2, scale) + global_bias
     for k in range(size, whole_blocks(size)):
-        samples[loss.score, k] = ZERO
-    for f in range(loss.given.shape[0]):
-        row = loss.given[f]
-        for k in range(size):
-            samples[row, k] = order.inputs[f, begin + k]
-        for k in range(size, whole_blocks(size)):
-            samples[row, k] = ZERO
+        scores[k] = ZERO
+
+
+@inlined
+def unpack_flags(users: Words, row: Floats) -> None:
+    """Write the flags of a batch's users into a row of the samples, and zeros behind them likewise."""
+    size = users.shape[0]
+    for k in range(size):
+        row[k] = np.float32(np.int32((users[k] >> 1) & 1))
+    for k in range(size, whole_blocks(size)):
+        row[k] = ZERO
+
+
+@inlined
+def copy_padded(column: Floats, row: Floats) -> None:
+    """Copy what a loss reads of a batch, (B,), into a row of the samples, and zeros behind it likewise."""
+    size = column.shape[0]
+    for k in range(size):
+        row[k] = column[k]
+    for k in range(size, whole_blocks(size)):
+        row[k] = ZERO
 
 
 @inlined
@@ -150,23 +160,26 @@ def differentiate(loss: Loss, size: int, memory: Memory) -> None:
 
 
 @compiled
-def mean_slopes(order: Order, begin: int, size: int, memory: Memory) -> tuple[np.float32, bool]:
-    """Write down the slopes of a batch's mean loss, which each sample's weight multiplies.
+def mean_slopes(size: int, weights: Floats, slopes: Floats) -> tuple[np.float32, bool]:
+    """Turn the slopes of a batch's losses into those of their mean.
+
+    Args:
+        size: of the batch, B.
+        weights: (B,) what each sample's loss is multiplied with, or (0,).
+        slopes: of `Memory`, changed.
 
     Returns:
         Their sum, and whether all are finite.
     """
-    samples, slopes = memory.samples, memory.slopes
     for k in range(size, whole_blocks(size)):
-        samples[INPUT_COUNT + 1, k] = ZERO
-    if order.weights.shape[0]:
-        for k in range(size):
-            samples[INPUT_COUNT + 1, k] *= order.weights[begin + k]
+        slopes[0, k] = ZERO
+    for k in range(weights.shape[0]):
+        slopes[0, k] *= weights[k]
     count = spread(np.float32(size))
     sums = spread(ZERO)
     nothing = spread(ZERO)
     for k in range(0, size, LANES):
-        slope = load(samples, INPUT_COUNT + 1, k) / count
+        slope = load(slopes, 0, k) / count
         store(slopes, 0, k, slope)
         sums = sums + slope
         nothing = nothing + (slope - slope)  # NaN where a slope is not finite
@@ -220,9 +233,16 @@ def train_epoch(
         now = np.float32(scale)
         users = order.users[begin:end]
         items = order.items[begin:end]
-        read_batch(table, order, begin, end, now, loss, memory.samples)
+        score_batch(table, users, items, now, memory.samples[loss.score])
+        column = 0
+        for f in range(loss.given.shape[0]):
+            if f == order.flag:
+                unpack_flags(users, memory.samples[loss.given[f]])
+            else:
+                copy_padded(order.inputs[column, begin:end], memory.samples[loss.given[f]])
+                column += 1
         differentiate(loss, end - begin, memory)
-        slope, fine = mean_slopes(order, begin, end - begin, memory)
+        slope, fine = mean_slopes(end - begin, order.weights[begin:end], memory.slopes)
         if not fine:
             continue
         step = Step(rate, decay, more, twice, settings.clip, ONE)

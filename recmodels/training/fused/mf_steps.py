@@ -216,8 +216,8 @@ def step_shared(
     used = np.int64(1)
     last = users.shape[0]
     for k in range(first, last):
-        user = users[k] >> 1
-        item = items[k] >> 1
+        user = users[k] >> 2
+        item = items[k] >> 2
         new_user = np.int64(users[k] & 1)
         new_item = np.int64(items[k] & 1)
         slot = np.int64(slots[item])
@@ -249,8 +249,8 @@ def step_alone_by_sgd(
     bound = spread(step.clip)
     descent = spread(-step.rate)
     for k in range(users.shape[0]):
-        user = users[k] >> 1
-        item = items[k] >> 1
+        user = users[k] >> 2
+        item = items[k] >> 2
         slope = memory.slopes[0, k]
         factor = spread(slope * scale)
         for e in range(0, WIDTH, LANES):
@@ -274,8 +274,8 @@ def step_alone_by_adagrad(
     rates = spread(step.rate)
     decays = spread(step.decay)
     for k in range(users.shape[0]):
-        user = users[k] >> 1
-        item = items[k] >> 1
+        user = users[k] >> 2
+        item = items[k] >> 2
         slope = memory.slopes[0, k]
         factor = spread(slope)
         for e in range(0, WIDTH, LANES):

@@ -14,10 +14,10 @@ from recmodels.training.fused.arguments import Ints, LongInts, Order, Words
 from recmodels.training.problem import Problem
 
 #: Bytes of orders that are kept; further epochs are worked out each time.
-KEPT_BYTES: Final = 48 * 2**20
+KEPT_BYTES: Final = 32 * 2**20
 
-#: Rows of users and items together that fit in a word beside its flag.
-MOST_ROWS: Final = 2**31
+#: Rows of users and items together that fit in a word beside its two flags.
+MOST_ROWS: Final = 2**30
 
 
 class Orders:
@@ -69,13 +69,18 @@ def lay_out(batches: Batches, inputs: Sequence[str]) -> Order:
     users, items = rows.features["user"], rows.features["item"] + schema["user"]
     _lay_out(users, items, batches.bounds, counts, places, words, where, alone)
     columns = [rows.inputs[name][where] for name in inputs]
+    flag = next((f for f, column in enumerate(columns) if ((column == 0) | (column == 1)).all()), -1)
+    if flag >= 0:
+        words[0] |= columns.pop(flag).astype(np.uint32) << 1
     return Order(
         words[0],
         words[1],
+        flag,
         np.array(columns, np.float32).reshape(-1, len(rows)),
         np.empty(0, np.float32) if rows.weights is None else rows.weights[where],
         batches.bounds,
         alone,
+        int(np.diff(batches.bounds).max()),
     )
 
 
@@ -90,7 +95,7 @@ def _lay_out(
     where: LongInts,
     alone: LongInts,
 ) -> None:
-    """Write the words of `Order`, and which sample stands where.
+    """Write the words of `Order`, but for the flags, and which sample stands where.
 
     Args:
         users: (N,) int64 rows, batch after batch.
@@ -125,10 +130,10 @@ def _lay_out(
                 shared += counts[user] * is_first
                 places[user] = own + 1
             where[own] = k
-            words[0, own] = user << 1 | is_first
-            words[1, own] = item << 1
+            words[0, own] = user << 2 | is_first
+            words[1, own] = item << 2
         for k in range(first, last):
-            item = np.int64(words[1, k] >> 1)
+            item = np.int64(words[1, k] >> 2)
             words[1, k] |= np.uint32(places[item] == 0)
             places[item] = 1
         for k in range(first, last):

@@ -129,7 +129,7 @@ class Workspace:
         self.layout = layout
         self.protocol = protocol
         self._kernel = load_kernel(layout.width, tables)
-        self._samples = len(tables.inputs) + 1 + len(tables.differentiable)
+        self._inputs = len(tables.inputs)
         self._loss_slots = loss_slots
         self._optimizer = {"sgd": SGD, "adagrad": ADAGRAD, "adam": ADAM}[protocol.optimizer]
         self._table = layout.zeros()
@@ -145,9 +145,10 @@ class Workspace:
     def _memory_for(self, batch: int) -> Memory:
         """Return memory for batches of at most so many samples."""
         capacity = -(-batch // LANES) * LANES
+        samples = aligned(self._inputs + 2, capacity)  # the losses, and one row of gradients, come after the inputs
         return Memory(
-            samples=aligned(self._samples, capacity),
-            slopes=aligned(1, capacity),
+            samples=samples,
+            slopes=samples[-1:],
             values=aligned(self._loss_slots, self._kernel.BLOCK),
             adjoints=aligned(self._loss_slots, self._kernel.BLOCK),
             slots=np.zeros(self.layout.rows, np.int32),
@@ -200,8 +201,8 @@ class Workspace:
         Returns:
             Whether every gradient was finite; if not, training ended there.
         """
-        if order.largest_batch > self._memory.slopes.shape[1]:
-            self._memory = self._memory_for(order.largest_batch)
+        if order.largest > self._memory.slopes.shape[1]:
+            self._memory = self._memory_for(order.largest)
         clip = self.protocol.gradient_clip
         with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
             settings = Settings(

@@ -25,19 +25,21 @@ from tests.recmodels.training.cases import PROBLEM, batches_of
 def test_orders_hold_the_batches_laid_out_anew(rows: int, size: int, n_users: int, n_items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, rows), rng.integers(0, n_items, rows)
-    given_inputs = {"a": rng.random(rows), "b": np.arange(rows)}
+    given_inputs = {"a": rng.integers(0, 2, rows), "b": 2 + np.arange(rows)}
     schema = Schema({"user": n_users, "item": n_items})
     taken = np.concatenate(batches_of(seed, 2, rows, size))
     train = Rows(schema, {"user": users, "item": items}, given_inputs, weights=np.arange(rows))
-    order = lay_out(Batches(train.take(taken), bounds_of(rows, size)), ["b"])
+    order = lay_out(Batches(train.take(taken), bounds_of(rows, size)), ["b", "a"])
+    assert order.flag == 1
     expected = batches_of(seed, 2, rows, size)
     assert len(order.alone) == len(expected)
     for b, batch in enumerate(expected):
         own = slice(order.bounds[b], order.bounds[b + 1])
         words = np.stack([order.users[own], order.items[own]]).astype(np.int64)
-        user, item = words[0] >> 1, (words[1] >> 1) - n_users
-        found = np.stack([user, item, order.inputs[0, own].astype(np.int64), order.weights[own].astype(np.int64)])
-        plain = np.stack([users[batch], items[batch], batch, batch])
+        user, item = words[0] >> 2, (words[1] >> 2) - n_users
+        flag = words[0] >> 1 & 1
+        found = np.stack([user, item, flag, order.inputs[0, own] - 2, order.weights[own]]).astype(np.int64)
+        plain = np.stack([users[batch], items[batch], given_inputs["a"][batch], batch, batch])
         np.testing.assert_array_equal(_sorted(found), _sorted(plain))
         for side, row in ((0, user), (1, item)):
             first = np.unique(row, return_index=True)[1]
