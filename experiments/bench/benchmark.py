@@ -1,6 +1,6 @@
 """Measure speed and memory, each figure against its baseline in the same run, on one core.
 
-    python experiments/bench/benchmark.py --out results/bench [--quick]
+    gploss bench --out results/bench
 
 Prints one table and writes bench.json: a row a figure with name, value, unit, baseline, ratio and machine. Figures
 that compare two things alternate between them and report medians, since machines are noisy.
@@ -12,27 +12,31 @@ import gc
 import json
 import multiprocessing
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-import click
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
-from sklearn.metrics import roc_auc_score
 
 from experiments.bench.reference_loop import reference_epoch
+from experiments.command import options
+from experiments.command.cli import main
+from experiments.command.folder import RunFolder
+from experiments.command.registry import command
+from experiments.command.running import say
 from gploss.environment import environment, versions
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.report import tables as report
+from gploss.report.page import Page, Section, Table
 from gploss.screening.screening import screen
 from gploss.search.evaluation import Evaluation
 from gploss.searchers.genetic import GeneticSearcher
@@ -246,6 +250,8 @@ def in_fresh_process(measure: Callable[[Bench], float], bench: Bench) -> float:
 
 def batched_auc(bench: Bench) -> Figure:
     """AUC of 128 candidates at once, against one scikit-learn call a candidate."""
+    from sklearn.metrics import roc_auc_score  # what users need not have
+
     validation = bench.split.validation
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(128, len(validation))).astype(np.float32)
@@ -336,13 +342,16 @@ FIGURES: tuple[Callable[[Bench], Figure], ...] = (
 )
 
 
-def measure(bench: Bench, console: Console) -> Iterator[Figure]:
+def measure(bench: Bench) -> Iterator[Figure]:
     """Measure every figure, one after the other."""
     for figure in FIGURES:
         if figure is gpu_1024 and not torch.cuda.is_available():
-            console.print("skipping gpu_1024: there is no GPU here")
+            say("skipping gpu_1024: there is no GPU here")
             continue
-        console.print(f"measuring: {(figure.__doc__ or figure.__name__).splitlines()[0]}")
+        if figure is batched_auc and find_spec("sklearn") is None:
+            say("skipping auc_per_s: scikit-learn, its baseline, is not installed")
+            continue
+        say(f"measuring: {(figure.__doc__ or figure.__name__).splitlines()[0]}")
         yield figure(bench)
 
 
@@ -361,23 +370,25 @@ def table_of(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     )
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench"), help="Folder to write to.")
-@click.option("--quick", is_flag=True, help="Less data, fewer repetitions: under 45 seconds.")
-def main(out: Path, quick: bool) -> None:
-    """Measure speed and memory."""
+class BenchSettings(options.FolderSettings):
+    """What is measured."""
+
+    quick: options.Quick = False
+    out: options.Out = Path("results/bench")
+
+
+@command("bench", BenchSettings)
+def run(settings: BenchSettings, folder: RunFolder) -> Page:
+    """Measure speed and memory, each figure against its baseline."""
     torch.set_num_threads(1)
     split = load_dataset("ml-100k" if data_folder() is not None else "synthetic")
-    console = Console()
-    machine = environment() | versions()
-    name = f"{machine['cpu']}, one core; {split.name}"
-    rows = [asdict(figure) | {"machine": name} for figure in measure(Bench(split, quick), console)]
-    out.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(out / "bench.json", json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n")
-    table = table_of(rows)
-    write_text_atomic(out / "bench.md", report.to_markdown(table) + "\n")
-    console.print(report.to_rich_table(table, f"Benchmark: {name}"))
+    machine = f"{environment()['cpu']}, one core; {split.name}"
+    with folder.open({split.name: split.describe()}):
+        rows = [asdict(figure) | {"machine": machine} for figure in measure(Bench(split, settings.quick))]
+        text = json.dumps({"machine": environment() | versions(), "figures": rows}, indent=1)
+        write_text_atomic(folder.file("bench.json"), text + "\n")
+        return folder.save(Page(f"Benchmark: {machine}", "", [Section("Figures", [Table(table_of(rows))])]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["bench", *sys.argv[1:]]))

@@ -1,6 +1,6 @@
 """Measure how training time grows with candidates and with interactions, and plot it.
 
-    python experiments/bench/scale.py --out results/bench
+    gploss scale --out results/scale
 
 The fused trainer on one core, plain SGD under protocol paper: candidate-epochs a second for 1 to 1,024 candidates,
 and seconds an epoch for 10^6 to 2 * 10^7 made-up interactions of 138,000 users with 27,000 items (the shape of
@@ -9,18 +9,22 @@ MovieLens 20M), with the peak memory that training adds.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
+from matplotlib.figure import Figure as Drawing
 
 from experiments.bench.benchmark import Bench, added_memory, epoch_seconds, fused, in_fresh_process
+from experiments.command import options
+from experiments.command.cli import main
+from experiments.command.folder import RunFolder
+from experiments.command.registry import command
+from experiments.command.running import say
 from gploss.files.whole import write_csv_atomic
-from gploss.report import plots
-from gploss.report import tables as report
+from gploss.report.page import Figure, Page, Section, Table
 from gploss.report.plots.layout import BLUE, new_figure, plain_axes
 from recmodels.data.interactions import Interactions, Split
 from recmodels.datasets import data_folder, load_dataset
@@ -48,34 +52,40 @@ def memory_of_one(bench: Bench) -> float:
     return added_memory(fused(PAPER), bench, 1)
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench"), help="Folder to write to.")
-def main(out: Path) -> None:
-    """Measure cost against work."""
+class ScaleSettings(options.FolderSettings):
+    """What is measured."""
+
+    out: options.Out = Path("results/scale")
+
+
+@command("scale", ScaleSettings)
+def run(settings: ScaleSettings, folder: RunFolder) -> Page:
+    """Measure how cost grows with candidates and with interactions."""
     torch.set_num_threads(1)
-    console = Console()
-    bench = Bench(load_dataset("ml-100k" if data_folder() is not None else "synthetic"), quick=False)
-    epoch_seconds(fused(PAPER), bench, 1)
-    counts = pd.DataFrame(
-        [{"candidates": n, "candidate-epochs/s": 1 / epoch_seconds(fused(PAPER), bench, n, 5)} for n in COUNTS]
-    )
-    console.print(report.to_rich_table(counts.round(1), "Candidates"))
-    rows = []
-    for size in SIZES:
-        large = Bench(made_up(size), quick=False)
-        seconds = epoch_seconds(fused(PAPER), large, 2)
-        rows.append(
-            {"interactions": size, "seconds": seconds, "added memory, MB": in_fresh_process(memory_of_one, large)}
-        )
-        console.print(f"{size:,} interactions: {seconds:.2f} s an epoch")
-    sizes = pd.DataFrame(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("scale_candidates", counts), ("scale_interactions", sizes)):
-        write_csv_atomic(frame, out / f"{name}.csv")
-    draw(counts, sizes, out / "scale.png")
+    split = load_dataset("ml-100k" if data_folder() is not None else "synthetic")
+    with folder.open({split.name: split.describe()}):
+        bench = Bench(split, quick=False)
+        epoch_seconds(fused(PAPER), bench, 1)
+        rates = [1 / epoch_seconds(fused(PAPER), bench, count, 5) for count in COUNTS]
+        counts = pd.DataFrame({"candidates": COUNTS, "candidate-epochs/s": rates})
+        rows = []
+        for size in SIZES:
+            large = Bench(made_up(size), quick=False)
+            seconds = epoch_seconds(fused(PAPER), large, 2)
+            added = in_fresh_process(memory_of_one, large)
+            rows.append({"interactions": size, "seconds": seconds, "added memory, MB": added})
+            say(f"{size:,} interactions: {seconds:.2f} s an epoch")
+        sizes = pd.DataFrame(rows)
+        write_csv_atomic(counts, folder.file("scale_candidates.csv"))
+        write_csv_atomic(sizes, folder.file("scale_interactions.csv"))
+        sections = [
+            Section("Candidates", [Table(counts.round(1))]),
+            Section("Interactions", [Table(sizes.round(2)), Figure("scale.png", draw(counts, sizes), "Cost")]),
+        ]
+        return folder.save(Page("What training costs", "", sections))
 
 
-def draw(counts: pd.DataFrame, sizes: pd.DataFrame, path: Path) -> None:
+def draw(counts: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
     """Two panels: throughput against candidates, seconds and memory against interactions."""
     figure = new_figure(
         11.0, 4.6, "What training costs", "fused trainer, matrix factorisation, plain SGD, one core"
@@ -94,8 +104,8 @@ def draw(counts: pd.DataFrame, sizes: pd.DataFrame, path: Path) -> None:
     right.set_xlim(left=-2)
     right.set_ylim(bottom=0)
     plain_axes(right, "Time and memory", "million interactions", "seconds an epoch of one candidate")
-    plots.save(figure, path)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["scale", *sys.argv[1:]]))

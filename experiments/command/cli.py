@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -145,19 +146,19 @@ def _option(kind: type[Configuration], name: str) -> click.Option:
     value_type, several = _type_of(field.annotation)
     default = field.default
     flag = isinstance(default, bool)
-    shown = "" if flag or default in (None, ()) else _words(default)
+    shown = "" if flag or default in (None, ()) else _words(default, kind.between(name))
     return click.Option(
         [f"--{name}/--{opposite(name)}" if flag else f"--{name}", name.replace("-", "_")],
         type=None if flag else value_type,
         default=None,
-        callback=_separated if several else None,
-        metavar="NAME,..." if several else None,
+        callback=partial(_separated, kind.between(name)) if several else None,
+        metavar=f"NAME{kind.between(name)}..." if several else None,
         help=f"{field.description}  [default: {shown}]" if shown else field.description,
     )
 
 
-def _words(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _words(value: object, separator: str) -> str:
+    return separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _type_of(annotation: Any) -> tuple[click.ParamType[Any] | type, bool]:
@@ -171,5 +172,7 @@ def _type_of(annotation: Any) -> tuple[click.ParamType[Any] | type, bool]:
     return (annotation if annotation in (int, float) else str), False
 
 
-def _separated(context: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _separated(
+    separator: str, context: click.Context, param: click.Parameter, text: str | None
+) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(separator) if part.strip()]

@@ -76,6 +76,12 @@ class Configuration(BaseModel):
         return tuple(name for names in cls.sections().values() for name in names)
 
     @classmethod
+    def between(cls, name: str) -> str:
+        """Return what separates the values of an option that takes several."""
+        extra = cls.model_fields[name.replace("-", "_")].json_schema_extra
+        return str(extra["separator"]) if isinstance(extra, dict) else ","
+
+    @classmethod
     def _nearest(cls, name: str) -> str:
         near = get_close_matches(name.replace("_", "-"), cls.options(), n=1)
         return f"; the nearest one is {near[0]!r}" if near else f"; options: {', '.join(cls.options())}"
@@ -103,7 +109,8 @@ class Configuration(BaseModel):
             if isinstance(value, bool):
                 words.append(f"--{name}" if value else f"--{opposite(name)}")
             else:
-                words += [f"--{name}", shlex.quote(",".join(value) if isinstance(value, list) else str(value))]
+                text = self.between(name).join(value) if isinstance(value, list) else str(value)
+                words += [f"--{name}", shlex.quote(text)]
         return " ".join(words)
 
 

@@ -9,6 +9,7 @@ A command's configuration has a field for each option that it takes, with a defa
 from __future__ import annotations
 
 import importlib
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -20,9 +21,11 @@ from experiments.command.configuration import Configuration
 def _checked(place: str) -> AfterValidator:
     """Return a validator by a registry or function, imported when it is used: what trains takes seconds."""
 
-    def check(name: str) -> str:
+    def check(name: str | None) -> str | None:
+        if name is None:
+            return None
         module, _, attribute = place.partition(":")
-        known = getattr(importlib.import_module(module), attribute)
+        known = attrgetter(attribute)(importlib.import_module(module))
         try:
             known(name) if callable(known) else known[name]
         except LookupError as error:
@@ -33,8 +36,10 @@ def _checked(place: str) -> AfterValidator:
 
 
 DatasetName = Annotated[str, _checked("recmodels.datasets:find_dataset")]
-ModelName = Annotated[str, _checked("experiments.parts:MODELS")]
-SearcherName = Annotated[str, _checked("experiments.parts:SEARCHERS")]
+ModelName = Annotated[str, _checked("experiments.parts.searching:MODELS")]
+RivalText = Annotated[str, _checked("experiments.parts.reading:read_rival")]
+NoiseText = Annotated[str | None, _checked("recmodels.data.noise:Flips.parse")]
+SearcherName = Annotated[str, _checked("experiments.parts.searching:SEARCHERS")]
 
 # Data and model.
 Dataset = Annotated[DatasetName, Field(description="A dataset's name (see `gploss data`), or the path of a table.")]
@@ -48,7 +53,7 @@ Time = Annotated[Column, Field(description="Its column of times.")]
 PositiveFrom = Annotated[float | None, Field(description="Ratings from here on are positive; 4 where not given.")]
 Separator = Annotated[
     str | None,
-    Field(min_length=1, description="What separates its columns, such as ; or tab; found in its first line."),
+    Field(min_length=1, description="What separates its columns, such as ; or tab; found in the first line."),
 ]
 NoHeader = Annotated[bool, Field(description="It has no header: columns are named 1, 2, 3, ...")]
 OnDuplicates = Annotated[
@@ -58,6 +63,15 @@ OnDuplicates = Annotated[
 SplitBy = Annotated[
     Literal["leave_one_out", "by_time", "at_random"] | None,
     Field(description="How rows are split in three parts; as published, or leave_one_out, if not given."),
+]
+TrainNoise = Annotated[
+    NoiseText,
+    Field(description="Labels of train turned over: flip=0.2, positive=0.3, negative=0.3, or two of these."),
+]
+ValidationNoise = Annotated[NoiseText, Field(description="Labels of validation turned over, likewise.")]
+Negatives = Annotated[
+    Literal["observed", "unobserved"],
+    Field(description="Negatives of train as they are, or as many items that their users have not met."),
 ]
 Model = Annotated[ModelName, Field(description="Recommender model.")]
 Models = Annotated[tuple[ModelName, ...], Field(min_length=1, description="Recommender models.")]
@@ -72,6 +86,7 @@ Searchers = Annotated[
     tuple[SearcherName, ...], Field(min_length=1, description="What searches: genetic, random, rl, ...")
 ]
 Budget = Annotated[int, Field(ge=1, description="Candidates that each search trains.")]
+BudgetOrRounds = Annotated[int | None, Field(ge=1, description="Candidates that each search trains.")]
 Rounds = Annotated[int, Field(ge=1, description="Rounds of an alternating search: steps of the recommender.")]
 Samples = Annotated[int, Field(ge=1, description="Samples of a round.")]
 Epochs = Annotated[int, Field(ge=1, description="Epochs that a candidate trains in a search.")]
@@ -89,14 +104,30 @@ Validation = Annotated[
 ]
 
 # Choice and test.
-Finalists = Annotated[int, Field(ge=1, description="Found losses that are tuned, of each searcher.")]
+Rivals = Annotated[
+    tuple[RivalText, ...],
+    Field(
+        description="Hand-made losses to beat: names or formulas, separated by semicolons; by default all known.",
+        json_schema_extra={"separator": ";"},
+    ),
+]
+Contenders = Annotated[int, Field(ge=1, description="Found losses of each searcher that are tuned.")]
+Finalists = Annotated[int, Field(ge=1, description="How many of them are tested.")]
+TestMetric = Annotated[
+    str | None,
+    _checked("recmodels.metrics:METRICS"),
+    Field(description="Metric of the test; --metric if not given."),
+]
 FinalEpochs = Annotated[int, Field(ge=1, description="Most epochs of tuning and of the final training.")]
+LongEpochs = Annotated[int | None, Field(ge=1, description="Most epochs of tuning and of the final training.")]
 TuningSeeds = Annotated[int, Field(ge=1, description="Seeds of each setting in tuning.")]
-Tests = Annotated[int, Field(ge=1, description="Fresh seeds of the test.")]
+Tests = Annotated[int, Field(ge=2, description="Fresh seeds of the test.")]
 Losses = Annotated[
     str | None, Field(description="Test these alone: a text file of losses, one a line, or `published`.")
 ]
-Phases = Annotated[tuple[Literal["1", "2", "3"], ...], Field(min_length=1, description="Only these phases.")]
+Phases = Annotated[
+    tuple[Literal["1", "2", "3"], ...], Field(min_length=1, description="Search, validity check, test.")
+]
 Survivors = Annotated[int, Field(ge=1, description="Most losses that phase 3 trains to the end.")]
 Top = Annotated[int, Field(ge=1, description="How many of them are tested with fresh seeds.")]
 Found = Annotated[
@@ -107,19 +138,29 @@ Found = Annotated[
 Device = Annotated[
     str, _checked("recmodels.training.trainer:choose_device"), Field(description="auto, cpu, cuda, or cuda:N.")
 ]
-Jobs = Annotated[int, Field(ge=0, description="Searches at the same time; 0: as many as cores.")]
+Jobs = Annotated[int | None, Field(ge=1, description="Searches at the same time; as many as cores if not given.")]
 Seed = Annotated[int, Field(ge=0, description="Seed of the whole experiment.")]
+Metric = Annotated[
+    str | None,
+    _checked("recmodels.metrics:METRICS"),
+    Field(description="Metric that steers; the task's own if not given."),
+]
 Out = Annotated[Path, Field(description="Folder of the run.")]
 Quick = Annotated[bool, Field(description="Less data and fewer repetitions.")]
-Scale = Annotated[bool, Field(description="Measure how cost grows with candidates and interactions instead.")]
 
 
-class RunSettings(Configuration):
-    """The run. Every command with a folder has these."""
+class FolderSettings(Configuration):
+    """The folder. Every command that writes has one."""
 
     out: Out = Path("results")
+
+
+class RunSettings(FolderSettings):
+    """The run. What every training depends on."""
+
     seed: Seed = 0
     device: Device = "auto"
+    metric: Metric = None
 
 
 class TableSettings(Configuration):
@@ -137,7 +178,36 @@ class TableSettings(Configuration):
     split: SplitBy = None
 
 
-class DataSettings(RunSettings, TableSettings):
+class NoiseSettings(Configuration):
+    """Noise. Put into the data after they are split."""
+
+    train_noise: TrainNoise = None
+    validation_noise: ValidationNoise = None
+    negatives: Negatives = "observed"
+
+
+class JudgeSettings(RunSettings):
+    """Test. Losses are tuned alike; the chosen ones are compared from fresh seeds."""
+
+    rivals: Rivals = ()
+    finalists: Finalists = 1
+    tuning_seeds: TuningSeeds = 3
+    tests: Tests = 10
+    test_metric: TestMetric = None
+
+
+class VerdictSettings(JudgeSettings):
+    """Choice. Which found losses come to the test, and how long all are trained."""
+
+    contenders: Contenders = 3
+    final_epochs: FinalEpochs = 10
+
+
+class ReadingSettings(RunSettings, TableSettings, NoiseSettings):
+    """What reads data."""
+
+
+class DataSettings(ReadingSettings):
     """Data and model. One of each."""
 
     dataset: Dataset = "synthetic"

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from experiments.command.configuration import ConfigurationError, read_file
 from experiments.command.folder import RECORD, SUMMARY, Mode, Record, RunFolder
-from experiments.command.options import RunSettings
+from experiments.command.options import FolderSettings, RunSettings
 from experiments.command.registry import Command
 
 #: A run that goes on may get more of these than it began with.
 _MAY_GROW: Final = ("budget", "rounds", "seeds")
 
-#: Changes nothing of what comes out.
-_FREE: Final = ("jobs",)
+#: Changes nothing of what comes out, or what is done now.
+_FREE: Final = ("jobs", "phases")
 
 #: Told to people while a run goes on; results go to the standard output.
 _CONSOLE: Final = Console(stderr=True, highlight=False, markup=False)
@@ -49,24 +49,25 @@ def run_command(command: Command, typed: Mapping[str, Any]) -> None:
     settings = command.configuration.of(given, places)
     if resume and overwrite:
         raise ConfigurationError("--resume and --overwrite exclude each other: a run goes on, or is replaced")
-    if resume and isinstance(settings, RunSettings):
+    if resume and isinstance(settings, FolderSettings):
         settings = _resumed(settings, given)
     if print_only:
         print(settings.as_toml(), end="")
         return
-    if not isinstance(settings, RunSettings):
+    if not isinstance(settings, FolderSettings):
         page = command.run(settings)
     else:
         mode = Mode.RESUME if resume else Mode.OVERWRITE if overwrite else Mode.NEW
         name = command.declared.name
         record = Record(name, f"{name} {settings.as_words()}".strip(), settings.values())
-        page = command.run(settings, RunFolder(settings.out, record, mode, settings.device))
+        device = settings.device if isinstance(settings, RunSettings) else "cpu"
+        page = command.run(settings, RunFolder(settings.out, record, mode, device))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(page)
-    if isinstance(settings, RunSettings):
+    if isinstance(settings, FolderSettings):
         say(f"done: open {settings.out / SUMMARY}")
 
 
-def _resumed(settings: RunSettings, given: Mapping[str, Any]) -> RunSettings:
+def _resumed(settings: FolderSettings, given: Mapping[str, Any]) -> FolderSettings:
     """Return the configuration of the run in the folder; say where it is not what was given."""
     known = Record.of(settings.out)
     if known is None:

@@ -81,7 +81,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
 def to_rich_table(frame: pd.DataFrame, title: str | None = None) -> TerminalTable:
     """Make a table for the terminal.
 
-    Columns of long texts, such as formulas, would leave no room for the others in a window of usual width: they
+    Where a window is too narrow, columns of long texts, such as formulas, would leave no room for the others: they
     are listed below the table instead, a line a row, led by the row's first cell.
 
     Args:
@@ -113,8 +113,7 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, with column widths for the window's, and the long texts."""
-        long = [place > 0 and max(map(len, cells[1:]), default=0) > _LONG_CELL for place, cells in self._numbered()]
-        kept = [place for place, _ in self._numbered() if not long[place]]
+        kept = self._kept(options.max_width)
         # rich shrinks columns without regard to words, so that numbers would break; a space is on either side
         widths = _fit([self.columns[place] for place in kept], options.max_width - 2 * len(kept))
         table = Table(
@@ -128,9 +127,20 @@ class TerminalTable:
             table.add_row(*map(Text, row))
         yield table
         for place, cells in self._numbered():
-            if long[place]:
+            if place not in kept:
                 rows = zip(self.columns[0][1:], cells[1:], strict=True)
                 yield Text("\n".join([f"{cells[0]}:", *(f"  {first}: {cell}" for first, cell in rows)]))
+
+    def _kept(self, room: int) -> list[int]:
+        """Return the places of columns that stay in the table: those of long texts leave it, the longest first."""
+        widths = {place: max(map(cell_len, cells)) for place, cells in self._numbered()}
+        kept = list(widths)
+        long = [place for place, cells in self._numbered() if place > 0 and max(map(len, cells)) > _LONG_CELL]
+        for place in sorted(long, key=lambda place: -widths[place]):
+            if sum(widths[one] + 2 for one in kept) <= room:
+                break
+            kept.remove(place)
+        return kept
 
     def _numbered(self) -> list[tuple[int, list[str]]]:
         return list(enumerate(self.columns))

@@ -109,6 +109,7 @@ class Task:
         metric: name of the metric that steers where none is chosen.
         losses: hand-made and published losses by name.
         direction: which losses pull in the right direction, a check that is made where it is asked for.
+        views: over which inputs a loss of the task is drawn, (G,) each, for each kind of example by its name.
 
     Raises:
         ValueError: two inputs of one name, inputs with different numbers of probes, none that is differentiable, or
@@ -123,6 +124,7 @@ class Task:
     metric: str
     losses: Registry[NamedLoss] = field(default_factory=lambda: Registry("loss"), compare=False, repr=False)
     direction: Direction | None = None
+    views: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         names = [given.name for given in self.inputs]

@@ -124,5 +124,9 @@ POINTWISE: Final = TASKS.register(
         metric="auc",
         losses=LOSSES,
         direction=right_direction,
+        views={
+            f"the label is {label}": {"score": np.linspace(-6, 6, 241), "label": np.full(241, float(label))}
+            for label in (1, 0)
+        },
     ),
 )

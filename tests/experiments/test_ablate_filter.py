@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
-import click
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+
+from tests.experiments.conftest import Gploss, Outcome
 
 
-@pytest.fixture(scope="module")
-def main() -> click.Command:
-    command = importlib.import_module("experiments.ablate_filter").main
-    assert isinstance(command, click.Command)
-    return command
-
-
-def run(main: click.Command, ratings: Path, out: Path, *options: str) -> Result:
+def run(gploss: Gploss, ratings: Path, out: Path, *options: str) -> Outcome:
     size = ["--rounds", "2", "--samples", "20", "--seeds", "2", "--epochs", "1", "--device", "cpu"]
-    arguments = ["--dataset", str(ratings), *size, "--out", str(out), *options]
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+    return gploss("ablate", "--dataset", ratings, *size, "--out", out, *options)
 
 
 @pytest.mark.parametrize(("protocol", "searcher"), [("paper", "rl"), ("standard", "genetic")])
 def test_parts_that_are_off_are_trained(
-    main: click.Command, ratings: Path, tmp_path: Path, protocol: str, searcher: str
+    gploss: Gploss, ratings: Path, tmp_path: Path, protocol: str, searcher: str
 ) -> None:
-    outcome = run(main, ratings, tmp_path, "--protocol", protocol, "--searcher", searcher)
-    assert outcome.exit_code == 0, outcome.output
+    outcome = run(gploss, ratings, tmp_path, "--protocol", protocol, "--searchers", searcher)
+    assert outcome.code == 0, outcome.errors
     runs = pd.read_csv(tmp_path / "runs.csv").set_index(["variant", "seed"])
     assert len(runs) == 14 and (runs["trained"] + runs["rejected"] + runs["duplicates"] == runs["proposals"]).all()
     assert (runs.loc["without duplicates", "duplicates"] == 0).all()
@@ -39,13 +30,13 @@ def test_parts_that_are_off_are_trained(
         for variant in ("without zero gradient", "without label dependence", "nothing filtered"):
             assert runs.loc[variant, "rejected"].sum() < runs.loc["the filter", "rejected"].sum()
     table = pd.read_csv(tmp_path / "ablation.csv")
-    assert len(table) == 7 and (tmp_path / "ablation.png").exists()
+    assert len(table) == 7 and (tmp_path / f"ablation-{searcher}.png").exists()
 
 
-def test_finished_runs_are_kept(main: click.Command, ratings: Path, tmp_path: Path) -> None:
-    assert run(main, ratings, tmp_path, "--seeds", "1").exit_code == 0
+def test_finished_runs_are_kept(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
+    assert run(gploss, ratings, tmp_path, "--seeds", "1").code == 0
     before = pd.read_csv(tmp_path / "runs.csv")
-    assert run(main, ratings, tmp_path, "--seeds", "2", "--resume").exit_code == 0
+    assert gploss("ablate", "--out", tmp_path, "--seeds", "2", "--resume").code == 0
     after = pd.read_csv(tmp_path / "runs.csv")
     pd.testing.assert_frame_equal(after[after["seed"] == 0].reset_index(drop=True), before)
     assert len(after) == 14

@@ -70,7 +70,7 @@ def test_an_interrupted_run_says_so_and_goes_on(
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("experiments.compare_searchers.confirm", interrupt)
+        patch.setattr("experiments.compare_searchers.judge", interrupt)
         outcome = gploss(*small(ratings, tmp_path), "--searchers", "random")
     assert (
         outcome.code == 130 and f"Error: interrupted; --resume goes on with the run in {tmp_path}" in outcome.errors
@@ -89,6 +89,9 @@ def test_an_interrupted_run_says_so_and_goes_on(
         (["--user", "UserID"], "UserID"),
         (["--model", "mff"], "no model is named 'mff'"),
         (["--protocol", "papers"], "papers"),
+        (["--rivals", "bce;bcee"], "no loss is named 'bcee'"),
+        (["--train-noise", "flip=1.5"], "outside of [0, 1)"),
+        (["--metric", "aucc"], "no metric is named 'aucc'"),
         (["--device", "abacus"], "abacus"),
         (["--budget", "0"], "budget is 0"),
         (["--budget", "many"], "'many' is not a valid integer"),

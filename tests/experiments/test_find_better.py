@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
-import click
 import pandas as pd
-import pytest
-from click.testing import CliRunner, Result
 
 from gploss.search.result import SearchResult
+from tests.experiments.conftest import Gploss, Outcome
 
 
-@pytest.fixture(scope="module")
-def main() -> click.Command:
-    command = importlib.import_module("experiments.find_better").main
-    assert isinstance(command, click.Command)
-    return command
+def run(gploss: Gploss, ratings: Path, out: Path, *options: str) -> Outcome:
+    size = ["--budget", "14", "--seeds", "2", "--epochs", "1", "--validation-parts", "2", "--contenders", "2"]
+    size += ["--tests", "2", "--final-epochs", "2", "--tuning-seeds", "1", "--population", "8"]
+    return gploss("improve", "--dataset", ratings, "--out", out, "--device", "cpu", *size, *options)
 
 
-def run(main: click.Command, ratings: Path, out: Path, *options: str) -> Result:
-    size = ["--budget", "14", "--seeds", "2", "--epochs", "1", "--splits", "2", "--finalists", "2", "--tests", "2"]
-    size += ["--long-epochs", "2", "--tuning-seeds", "1", "--population", "8", "--device", "cpu"]
-    where = ["--dataset", str(ratings), "--out", str(out)]
-    return CliRunner().invoke(main, [*size, *where, *options], catch_exceptions=False)
-
-
-def test_one_found_loss_stands_beside_the_hand_made_ones(
-    main: click.Command, ratings: Path, tmp_path: Path
-) -> None:
-    outcome = run(main, ratings, tmp_path, "--jobs", "1")
-    assert outcome.exit_code == 0, outcome.output
+def test_one_found_loss_stands_beside_the_hand_made_ones(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
+    outcome = run(gploss, ratings, tmp_path, "--jobs", "1")
+    assert outcome.code == 0, outcome.errors
     table = pd.read_csv(tmp_path / "confirmation.csv")
     assert {"bce", "mse", "focal", "hinge"} <= set(table["loss"])
     assert (table["found by"] == "found").sum() == 1
     found = pd.read_csv(tmp_path / "found.csv")
     assert found["model"].to_list() == ["mf"]
-    assert found["expression"].to_list() == table.loc[table["found by"] == "found", "formula"].to_list()
+    assert found["expression"].to_list() == table.loc[table["found by"] == "found", "expression"].to_list()
     assert (tmp_path / "losses.png").exists() and "better loss for mf" in (tmp_path / "summary.md").read_text()
-    searches = json.loads((tmp_path / "settings.json").read_text())["searches"]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["words"].startswith("improve --budget 14 --epochs 1 ") and record["command"] == "improve"
+    searches = record["details"]["searches"]
     assert [one["counts"]["trained"] + one["counts"]["diverged"] for one in searches] == [14, 14]
-    again = run(main, ratings, tmp_path, "--jobs", "2", "--resume")
-    assert again.exit_code == 0
+    again = gploss("improve", "--out", tmp_path, "--jobs", "2", "--resume")
+    assert again.code == 0, again.errors
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confirmation.csv"), table)
 
 
-def test_losses_of_a_file_are_begun_with(main: click.Command, ratings: Path, tmp_path: Path) -> None:
+def test_losses_of_a_file_are_begun_with(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("cube: abs(label - pred) * square(label - pred)\n")
-    outcome = run(
-        main,
-        ratings,
-        tmp_path / "out",
-        "--jobs",
-        "1",
-        "--seeds",
-        "1",
-        "--start-with",
-        str(file),
-        "--validation",
-        "rolling",
-    )
-    assert outcome.exit_code == 0, outcome.output
-    texts = [str(record.expression) for record in SearchResult.load(tmp_path / "out/runs/genetic-0.json").records]
+    out = tmp_path / "out"
+    options = ["--jobs", "1", "--seeds", "1", "--start-with", str(file), "--validation", "rolling"]
+    outcome = run(gploss, ratings, out, *options, "--searchers", "genetic,random")
+    assert outcome.code == 0, outcome.errors
+    texts = [str(record.expression) for record in SearchResult.load(out / "runs/genetic-0.json").records]
     assert "mul(abs(add(label, neg(pred))), square(add(label, neg(pred))))" in texts[:12]
-    assert "mine.txt" in (tmp_path / "out" / "summary.md").read_text()
+    assert (out / "runs/random-0.json").exists(), "a searcher that takes no initial losses is told them"
+    assert "mine.txt" in (out / "summary.md").read_text()
 
 
-def test_errors_are_plain(main: click.Command, tmp_path: Path) -> None:
-    outcome = run(main, tmp_path / "nowhere.csv", tmp_path / "out")
-    assert outcome.exit_code == 1 and "nowhere.csv" in outcome.output and "Traceback" not in outcome.output
+def test_errors_are_plain(gploss: Gploss, ratings: Path, tmp_path: Path) -> None:
+    outcome = run(gploss, tmp_path / "nowhere.csv", tmp_path / "out")
+    assert outcome.code == 1 and "nowhere.csv" in outcome.errors and outcome.errors.count("\n") == 1
+    outcome = run(gploss, ratings, tmp_path / "out", "--start-with", "nowhere.txt")
+    assert outcome.code == 1 and "nowhere.txt" in outcome.errors and outcome.errors.count("\n") == 1
+    assert not (tmp_path / "out").exists()

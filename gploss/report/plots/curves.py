@@ -28,48 +28,56 @@ from gploss.report.plots.layout import (
 _LEGEND_STEP = 0.22  # inches from one line of the legend to the next
 
 Array = NDArray[np.float64]
-Curves = tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike, ArrayLike]
-"""Scores, value for label 1, value for label 0, gradient for label 1, gradient for label 0."""
+Curve = tuple[ArrayLike, ArrayLike, ArrayLike]
+"""Scores, the loss's values there, and its gradients with respect to the score."""
+
+Curves = Mapping[str, Curve]
+"""One loss: a curve for each kind of example, by its name, such as "the label is 1"."""
 
 
 def loss_curves(curves: Mapping[str, Curves]) -> Figure:
-    """Draw losses and their gradients against the score, for both labels.
+    """Draw losses and their gradients against the score, a column a kind of example.
 
     A loss is drawn minus its value at score 0, because a constant changes nothing in training. Curves that run
     far away from the others are cut at the panel's edge.
 
     Args:
-        curves: by name of the loss: scores, value where the label is 1, value where it is 0, gradient with
-            respect to the score where the label is 1, gradient where it is 0; each of shape (G,). The name "bce"
-            (in any case) is black and dashed; a name such as "genetic: mul(pred, label)" has the searcher's style.
+        curves: by name of the loss, for each kind of example (the same kinds for all): scores, values and
+            gradients, each of shape (G,). The name "bce" (in any case) is black and dashed; a name such as
+            "genetic: sigmoid(s) * y" has the searcher's style.
 
     Returns:
-        A figure of four panels and a legend with the names below them.
+        A figure of two panels a kind of example, and a legend with the names below them.
 
     Raises:
         ValueError: the arrays of a curve are not one-dimensional, or not of one length.
     """
-    tables = {name: _curve_table(name, curve) for name, curve in curves.items()}
+    tables = {
+        name: {kind: _curve_table(f"{name}, {kind}", curve) for kind, curve in own.items()}
+        for name, own in curves.items()
+    }
+    kinds = list(dict.fromkeys(kind for own in tables.values() for kind in own))
     styles = _curve_styles(list(tables))
+    columns = max(len(kinds), 1)
     figure = new_figure(
-        11.0, 7.0 + _LEGEND_STEP * max(len(tables), 1), "What the best losses do to a score",
-        "left: the label is 1, the score should rise; right: the label is 0, it should fall",
+        0.7 + 5.15 * columns, 7.0 + _LEGEND_STEP * max(len(tables), 1), "What the best losses do to a score",
+        "above: the loss; below: its gradient, which training follows downwards",
     )  # fmt: skip
     width, height = figure.get_size_inches()
     below = 0.72 + _LEGEND_STEP * len(tables)
     panel_width, panel_height = 4.6, (height - below - 0.95 - 0.65) / 2
     for row, what in enumerate(("loss, minus its value at score 0", "gradient: d loss / d score")):
         bottom = below + (1 - row) * (panel_height + 0.65)
-        for column, label in enumerate((1, 0)):
+        for column in range(columns):
+            kind = kinds[column] if kinds else ""
             start = 0.85 + column * (panel_width + 0.55)
             axes = figure.add_axes((start / width, bottom / height, panel_width / width, panel_height / height))
             plain_axes(
-                axes, f"{'Gradient' if row else 'Loss'} where the label is {label}",
+                axes, f"{'Gradient' if row else 'Loss'}{kind and f' where {kind}'}",
                 "score (before the sigmoid)" if row else "", what if not column else "",
             )  # fmt: skip
-            _draw_curves(
-                axes, {name: (table[0], table[1 + 2 * row + column]) for name, table in tables.items()}, styles
-            )
+            drawn = {name: own[kind] for name, own in tables.items() if kind in own}
+            _draw_curves(axes, {name: (table[0], table[1 + row]) for name, table in drawn.items()}, styles)
     if tables:
         figure.legend(
             handles=[
@@ -82,19 +90,18 @@ def loss_curves(curves: Mapping[str, Curves]) -> Figure:
     return figure
 
 
-def _curve_table(name: str, curve: Curves) -> Array:
-    """Return scores and the four curves as one array of shape (5, G), values shifted to 0 at score 0."""
+def _curve_table(name: str, curve: Curve) -> Array:
+    """Return scores, values and gradients as one array of shape (3, G), values shifted to 0 at score 0."""
     arrays = [np.asarray(part, dtype=np.float64) for part in curve]
     shapes = {array.shape for array in arrays}
-    if len(arrays) != 5 or len(shapes) != 1 or arrays[0].ndim != 1:
+    if len(arrays) != 3 or len(shapes) != 1 or arrays[0].ndim != 1:
         found = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"the curve {name!r} needs five arrays of one length; their shapes are: {found}")
+        raise ValueError(f"the curve {name!r} needs three arrays of one length; their shapes are: {found}")
     table = np.stack(arrays)
     table[1:][~np.isfinite(table[1:])] = np.nan
-    for row in (1, 2):
-        known = np.flatnonzero(np.isfinite(table[row]))
-        if len(known):
-            table[row] -= table[row, known[np.argmin(np.abs(table[0, known]))]]
+    known = np.flatnonzero(np.isfinite(table[1]))
+    if len(known):
+        table[1] -= table[1, known[np.argmin(np.abs(table[0, known]))]]
     return table
 
 

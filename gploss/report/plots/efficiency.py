@@ -56,7 +56,7 @@ def efficiency(
             candidate (running number of charged candidates, counted from the status where there is none).
             Where there is a column cached, the axis of seconds says how many candidates were not trained anew.
         reference: reward of each hand-made loss, drawn as a labelled horizontal line; NaN where it diverged.
-        metric: what the reward is, such as "validation AUC".
+        metric: what the reward is, such as "validation gauc".
         higher_is_better: the metric's direction.
         title: above the figure.
 

@@ -22,7 +22,7 @@ from gploss.report.trajectories import require_columns
 _CELL_WIDTH, _CELL_HEIGHT = 1.35, 0.62  # inches
 
 
-def heat_map(differences: pd.DataFrame, what: str = "test AUC") -> Figure:
+def heat_map(differences: pd.DataFrame, what: str = "test value") -> Figure:
     """Draw differences to a baseline as a map, a row a source and a column a target, with their intervals.
 
     Blue is better than the baseline, red worse. Bold where the interval leaves out 0.

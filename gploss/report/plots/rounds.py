@@ -22,7 +22,7 @@ from gploss.report.trajectories import require_columns
 _WIDTH, _PANEL = 8.0, 3.6  # inches
 
 
-def rounds(history: pd.DataFrame, metric: str = "validation AUC") -> Figure:
+def rounds(history: pd.DataFrame, metric: str = "validation value") -> Figure:
     """Draw the recommender's metric after each round of alternating search against what has been trained.
 
     A marker shows a round with a loss that was good enough for the recommender to be trained with; after the others

@@ -10,6 +10,8 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 import pytest
 
@@ -18,12 +20,12 @@ from experiments.command.cli import main
 from tests.documents import PROJECT
 from tests.experiments.conftest import Gploss
 
-COMMANDS = ["compare"]
+COMMANDS = ["ablate", "autolossgen", "bench", "compare", "data", "improve", "losses", "scale", "transfer"]
 
 
 def test_all_commands_are_listed_with_their_summaries(gploss: Gploss) -> None:
     outcome = gploss("--help")
-    assert outcome.code == 0
+    assert outcome.code == 0 and sorted(registry.declared()) == COMMANDS
     for name in COMMANDS:
         summary = registry.declared()[name].summary
         assert name in outcome.out and summary.split()[0] in outcome.out
@@ -53,11 +55,10 @@ def test_an_option_means_the_same_in_every_command() -> None:
     meanings: dict[str, set[str]] = {}
     for name in registry.declared():
         for field, info in registry.load(name).configuration.model_fields.items():
-            meanings.setdefault(field, set()).add(f"{info.annotation} {info.metadata} {info.description}")
+            assert info.description, f"{field} of {name} has no meaning"
+            kinds = {*get_args(info.annotation)} - {NoneType} or {info.annotation}  # None: found elsewhere
+            meanings.setdefault(field, set()).add(f"{kinds}: {info.metadata}: {info.description}")
     assert {field: texts for field, texts in meanings.items() if len(texts) > 1} == {}
-    assert all("None" not in text.split()[-1] for texts in meanings.values() for text in texts), (
-        "each has a meaning"
-    )
 
 
 def test_configurations_are_printed_and_read(gploss: Gploss, tmp_path: Path) -> None:
@@ -96,6 +97,23 @@ def test_ctrl_c_ends_a_run_and_all_its_workers(ratings: Path, tmp_path: Path) ->
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1].startswith("Error: interrupted; --resume goes on")
     assert json.loads((tmp_path / "out/run.json").read_text())["state"] == "interrupted"
+
+
+def test_what_is_known_by_name_is_listed(gploss: Gploss) -> None:
+    losses, data = gploss("losses"), gploss("data")
+    assert (losses.code, data.code) == (0, 0)
+    for text in ("bce", "(y - sigmoid(s))**2", "Brier, 1950"):
+        assert text in losses.out
+    for text in ("ml-100k", "no redistribution", "GroupLens", "synthetic", "MIT"):
+        assert text in data.out
+
+
+def test_scripts_are_the_same_commands() -> None:
+    script = PROJECT / "experiments" / "find_better.py"
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(script), "--budget", "7", "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert tomllib.loads(done.stdout)["budget"] == 7 and tomllib.loads(done.stdout)["population"] == 100
 
 
 def test_errors_of_the_program_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,10 @@ def test_rich_tables_take_texts_literally() -> None:
 
 def test_long_formulas_are_listed_below_the_table() -> None:
     formula = "mul(label, log(add(pred, sigmoid(max(pred, neg(label))))))"
-    text = printed(pd.DataFrame({"searcher": ["rl"], "AUC": [0.5], "best formula": [formula]}))
+    frame = pd.DataFrame({"searcher": ["rl"], "AUC": [0.5], "best formula": [formula]})
+    text = printed(frame, width=70)
     assert f"best formula:\n  rl: {formula}" in "\n".join(line.rstrip() for line in text.splitlines())
+    assert re.search(rf"rl +0.5 +{re.escape(formula)}", printed(frame, width=90)), "there is room for it"
 
 
 @given(st.lists(st.text("abc ", max_size=20), min_size=1, max_size=14), st.integers(60, 120))

@@ -59,13 +59,10 @@ def nothing_trained(frame: pd.DataFrame) -> pd.DataFrame:
 def curve(sharpness: float = 1.0) -> plots.Curves:
     scores = np.linspace(-6, 6, 61)
     pred = 1 / (1 + np.exp(-sharpness * scores))
-    return (
-        scores,
-        -np.log(pred),
-        -np.log(1 - pred),
-        sharpness * (pred - 1),
-        sharpness * pred,
-    )
+    return {
+        "the label is 1": (scores, -np.log(pred), sharpness * (pred - 1)),
+        "the label is 0": (scores, -np.log(1 - pred), sharpness * pred),
+    }
 
 
 def draw(figure: Figure) -> None:
