@@ -12,14 +12,16 @@ import torch
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
+from gploss.tasks import TASKS, Task
+from gploss.tasks.pointwise import POINTWISE
 
 
 @runtime_checkable
 class Loss(Protocol):
     """What a search returns: callable in a training loop, describes itself, saves itself."""
 
-    def __call__(self, score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch, a scalar, from scores (B,) and labels (B,)."""
+    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar, from (B,) of each of its inputs, such as scores and labels."""
 
     def __str__(self) -> str:
         """Return the formula, for people."""
@@ -35,9 +37,14 @@ class ExpressionLoss:
         expression: the formula.
         scale: s; the mean is divided by it. By default the formula's own scale, as in protocol "standard"; give 1
             for the formula as it stands.
+        task: what the loss is given.
+
+    Attributes:
+        arguments: names of the inputs that it is called with, in this order: of a pointwise loss score and label,
+            and what else it uses.
 
     Raises:
-        ValueError: the formula has no gradient to be scaled by.
+        ValueError: the formula has no gradient to be scaled by, or uses what the task does not have.
 
     Example:
         >>> loss = ExpressionLoss(Expression.parse("square(label - pred)"), scale=1.0)
@@ -45,9 +52,9 @@ class ExpressionLoss:
         0.25
     """
 
-    def __init__(self, expression: Expression, scale: float | None = None) -> None:
+    def __init__(self, expression: Expression, scale: float | None = None, task: Task = POINTWISE) -> None:
         if scale is None:
-            screening = screen([expression])
+            screening = screen([expression], task)
             if screening.texts[0] is not None:
                 raise ValueError(f"{expression} cannot be a loss: {screening.texts[0]}")
             scale = float(screening.scales[0])
@@ -55,38 +62,56 @@ class ExpressionLoss:
             raise ValueError(f"scale must be positive and finite, not {scale}")
         self.expression = expression
         self.scale = scale
+        self.task = task
+        self.arguments = task.arguments(expression)
 
-    def __call__(self, score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch, a scalar, from scores (B,) before the sigmoid and labels (B,)."""
-        return torch_values(self.expression, score, label).mean() / self.scale
+    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar.
+
+        Args:
+            *inputs: (B,) of each of the loss's arguments in their order; of a pointwise loss scores before the
+                sigmoid and labels.
+            **named: further ones by name.
+
+        Raises:
+            TypeError: one is missing, given twice, or none of the loss's arguments.
+        """
+        given = dict(zip(self.arguments, inputs, strict=False)) | named
+        if len(given) != len(inputs) + len(named) or given.keys() != set(self.arguments):
+            found = ", ".join([*(["..."] * len(inputs)), *named])
+            raise TypeError(f"this loss is called with ({', '.join(self.arguments)}), not with ({found})")
+        return torch_values(self.expression, given, self.task).mean() / self.scale
 
     def __str__(self) -> str:
         return self.expression.readable()
 
     def __repr__(self) -> str:
-        return f"ExpressionLoss({self.expression!r}, scale={self.scale!r})"
+        task = "" if self.task == POINTWISE else f", task={self.task.name!r}"
+        return f"ExpressionLoss({self.expression!r}, scale={self.scale!r}{task})"
 
     def source(self, name: str = "loss") -> str:
-        """Return Python source code to paste: a torch function of score and label."""
-        return torch_source(self.expression, self.scale, name)
+        """Return Python source code to paste: a torch function of the loss's arguments."""
+        return torch_source(self.expression, self.scale, name, self.task)
 
     def latex(self) -> str:
         """Return the formula as LaTeX."""
         return self.expression.latex()
 
     def save(self, path: str | Path) -> None:
-        """Write formula and scale to a JSON file."""
-        Path(path).write_text(json.dumps({"expression": str(self.expression), "scale": self.scale}) + "\n")
+        """Write formula, scale and the task's name to a JSON file."""
+        record = {"expression": str(self.expression), "scale": self.scale, "task": self.task.name}
+        Path(path).write_text(json.dumps(record) + "\n")
 
     @staticmethod
     def load(path: str | Path) -> ExpressionLoss:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file holds no loss.
+            ValueError: the file holds no loss, or one of a task that is not registered in `TASKS`.
         """
         try:
             record = json.loads(Path(path).read_text())
-            return ExpressionLoss(Expression.parse(record["expression"]), float(record["scale"]))
-        except (KeyError, TypeError, ValueError) as error:
+            task = TASKS[record["task"]]
+            return ExpressionLoss(Expression.parse(record["expression"]), float(record["scale"]), task)
+        except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no saved loss: {error}") from error

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from gploss.compute.gpu import load_triton_kernels
-from gploss.compute.program import Program
+from gploss.compute.losses import LossKernel
+from gploss.compute.tables import Tables
+
+#: Computes losses (M, N) and gradients (D, M, N) from an array for each input of a task, in the task's order.
+Run: TypeAlias = Callable[[Sequence[npt.NDArray[Any]]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 #: Samples that the GPU's interpreter takes at a time, and the warps that share them.
 BLOCK: Final = 128
@@ -25,54 +28,21 @@ def launching_on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-class LossKernel(ABC):
-    """Differentiates the losses of A members, for one epoch, and marks those that diverge.
+class CompiledLosses(LossKernel):
+    """On the CPU.
 
-    The task has one input that comes from the model: the score.
+    Args:
+        run: computes losses and gradients of A members.
+        inputs: names of the inputs that it takes, in its order.
+        score: the one that comes from the model.
+        count: A.
     """
 
-    @abstractmethod
-    def slopes(
-        self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return d (mean loss)/d score, (A, B), like the scores; a member with a non-finite one is no longer moved.
-
-        Args:
-            scores: (A, B).
-            inputs: (B,) float32 each: what the task's losses are given beside the score, by name.
-            weights: (B,) float32: what each example's loss is multiplied with, or None for 1.
-        """
-
-    @abstractmethod
-    def diverged(self) -> npt.NDArray[np.bool_]:
-        """Return which members met a non-finite derivative, (A,)."""
-
-    @staticmethod
-    def of(program: Program, rows: Sequence[int], device: torch.device) -> LossKernel:
-        """Return the kernel for a device.
-
-        Args:
-            program: K losses.
-            rows: (A,) which of them each member uses.
-            device: where the scores are.
-
-        Raises:
-            ValueError: the task has several inputs that come from the model.
-            KernelError: the device is a GPU, and Triton is not there.
-        """
-        if device.type == "cpu":
-            return CompiledLosses(program, rows)
-        return TritonLosses(program, rows, device)
-
-
-class CompiledLosses(LossKernel):
-    """On the CPU; arguments as in `LossKernel.of`."""
-
-    def __init__(self, program: Program, rows: Sequence[int]) -> None:
-        self._score = program.task.score
-        self._names = program.tables.inputs
-        self._run = program.runner(np.array(rows, np.int64))
-        self._diverged = np.zeros(len(rows), np.bool_)
+    def __init__(self, run: Run, inputs: Sequence[str], score: str, count: int) -> None:
+        self._run = run
+        self._names = inputs
+        self._score = score
+        self._diverged = np.zeros(count, np.bool_)
 
     def slopes(
         self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
@@ -102,59 +72,25 @@ class DeviceProgram:
     """K losses on a device, and which of them each of A members uses.
 
     Attributes:
-        tables: arrays of `gploss.compute.program.Program`, in the order of the kernels' arguments.
+        arrays: of a `gploss.compute.program.Program`, in the order of the kernels' arguments.
+        tables: of the program.
         rows: (A,) int64.
         slots: of the longest program.
         uses: names of the inputs that the losses use, but for the score.
         given: (J,) int32: for each input of the task but the score its place in `uses`, or -1.
     """
 
-    tables: tuple[torch.Tensor, ...]
+    arrays: tuple[torch.Tensor, ...]
+    tables: Tables
     rows: torch.Tensor
     slots: int
     uses: tuple[str, ...]
     given: torch.Tensor
 
-    @staticmethod
-    def of(program: Program, rows: Sequence[int], device: torch.device) -> DeviceProgram:
-        """Copy programs to a device.
-
-        Args:
-            program: K losses.
-            rows: (A,) which of them each member uses.
-            device: where to.
-
-        Raises:
-            ValueError: the task has several inputs that come from the model.
-        """
-        lengths = np.diff(program.instruction_offsets) + np.diff(program.constant_offsets)
-        arrays: tuple[npt.NDArray[Any], ...] = (
-            program.instructions,
-            program.instruction_offsets,
-            program.constants.astype(np.float32),
-            program.constant_offsets,
-            program.roots,
-            program.used,
-            program.clamped.astype(np.int32),
-            program.multipliers.astype(np.float32),
-        )
-        others = [name for name in program.tables.inputs if name != program.task.score]
-        uses = tuple(name for name in others if name in program.uses)
-        given = [uses.index(name) if name in uses else -1 for name in others]
-        # A kernel's argument has to be somewhere, even if there is no constant.
-        filled = (array if array.size else np.zeros(1, array.dtype) for array in arrays)
-        return DeviceProgram(
-            tuple(torch.tensor(array, device=device) for array in filled),
-            torch.tensor(np.asarray(rows, np.int64), device=device),
-            len(program.tables.terminals) + int(lengths.max(initial=0)),
-            uses,
-            torch.tensor(given, dtype=torch.int32, device=device),
-        )
-
     def inputs(self, columns: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return what the kernels read of an example beside its score, (inputs, N), from the columns by name."""
         if not self.uses:
-            return self.tables[-1]  # never read, but an argument has to be somewhere
+            return self.arrays[-1]  # never read, but an argument has to be somewhere
         if len(self.uses) == 1:
             return columns[self.uses[0]].unsqueeze(0)
         return torch.stack([columns[name] for name in self.uses])
@@ -165,17 +101,21 @@ class DeviceProgram:
 
 
 class TritonLosses(LossKernel):
-    """On a CUDA device, in one launch that the host never waits for; arguments as in `LossKernel.of`.
+    """On a CUDA device, in one launch that the host never waits for.
+
+    Args:
+        program: of A members, on the device.
 
     Raises:
         KernelError: Triton is not there.
     """
 
-    def __init__(self, program: Program, rows: Sequence[int], device: torch.device) -> None:
+    def __init__(self, program: DeviceProgram) -> None:
+        count, device = len(program.rows), program.rows.device
         self._kernel = load_triton_kernels(program.tables).differentiate
-        self._program = DeviceProgram.of(program, rows, device)
-        self._workspace = torch.empty((len(rows), 2 * self._program.slots * BLOCK), device=device)
-        self._diverged = torch.zeros(len(rows), dtype=torch.int32, device=device)
+        self._program = program
+        self._workspace = torch.empty((count, 2 * program.slots * BLOCK), device=device)
+        self._diverged = torch.zeros(count, dtype=torch.int32, device=device)
 
     def slopes(
         self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
@@ -186,7 +126,7 @@ class TritonLosses(LossKernel):
         slopes = torch.empty_like(values)
         with launching_on(values.device):
             self._kernel[(len(values),)](
-                *self._program.tables,
+                *self._program.arrays,
                 self._program.rows,
                 values,
                 given,

@@ -6,7 +6,7 @@ form, so that formulas which only differ in the order of operands are one and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gploss.compute.cpu import load_kernels
+from gploss.compute.losses import LossKernel
+from gploss.compute.on_tensors import CompiledLosses, DeviceProgram, Run, TritonLosses
 from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.tasks import Task
-
-#: Computes losses (M, N) and gradients (D, M, N) from an array for each input of the task, in the task's order.
-Run = Callable[[Sequence[npt.NDArray[Any]]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,7 @@ class Program:
         roots: list[int] = []
         used: list[int] = []
         for expression in canonical:
-            if not expression.terminals <= terminals.keys():
-                strange = min(expression.terminals - terminals.keys())
-                raise ValueError(
-                    f"{expression} uses {strange!r}, which the task {task.name!r} does not have; "
-                    f"it has {', '.join(terminals)}"
-                )
+            task.check(expression)
             nodes = expression.nodes()
             slots: dict[Expression, int] = {}
             slot = len(terminals)
@@ -248,6 +243,53 @@ class Program:
             return losses, gradients
 
         return run
+
+    def kernel(self, rows: Sequence[int], device: torch.device) -> LossKernel:
+        """Return what differentiates the losses of A members on a device; see `gploss.compute.losses.Losses`."""
+        if device.type == "cpu":
+            run = self.runner(np.array(rows, np.int64))
+            return CompiledLosses(run, self.tables.inputs, self.task.score, len(rows))
+        return TritonLosses(self.on_device(rows, device))
+
+    def on_device(self, rows: Sequence[int], device: torch.device) -> DeviceProgram:
+        """Copy the losses to a device.
+
+        Args:
+            rows: (A,) which of them each of A members uses.
+            device: where to.
+
+        Raises:
+            ValueError: the task has several inputs that come from the model.
+        """
+        arrays: tuple[npt.NDArray[Any], ...] = (
+            self.instructions,
+            self.instruction_offsets,
+            self.constants.astype(np.float32),
+            self.constant_offsets,
+            self.roots,
+            self.used,
+            self.clamped.astype(np.int32),
+            self.multipliers.astype(np.float32),
+        )
+        others = [name for name in self.tables.inputs if name != self.task.score]
+        uses = tuple(name for name in others if name in self.uses)
+        given = [uses.index(name) if name in uses else -1 for name in others]
+        # A kernel's argument has to be somewhere, even if there is no constant.
+        filled = (array if array.size else np.zeros(1, array.dtype) for array in arrays)
+        return DeviceProgram(
+            tuple(torch.tensor(array, device=device) for array in filled),
+            self.tables,
+            torch.tensor(np.asarray(rows, np.int64), device=device),
+            self.most_slots,
+            uses,
+            torch.tensor(given, dtype=torch.int32, device=device),
+        )
+
+    @property
+    def most_slots(self) -> int:
+        """The number of slots that the largest loss needs."""
+        sizes = np.diff(self.instruction_offsets) + np.diff(self.constant_offsets)
+        return len(self.tables.terminals) + int(sizes.max(initial=0))
 
     def _check_shapes(self, count: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Compiled code checks no bounds."""

@@ -7,33 +7,39 @@ from __future__ import annotations
 
 import keyword
 import textwrap
+from collections.abc import Mapping
 
 import torch
 
 from gploss.language.expression import Expression
 from gploss.language.formula import TORCH, Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
-from gploss.language.terminals import TERMINALS
+from gploss.language.terminals import Terminal
+from gploss.tasks import Task
+from gploss.tasks.pointwise import POINTWISE
 
 
-def torch_values(expression: Expression, score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def torch_values(expression: Expression, inputs: Mapping[str, torch.Tensor], task: Task) -> torch.Tensor:
     """Compute a loss for each sample with torch, on any device, differentiable.
 
     Args:
         expression: the loss.
-        score: (...) model scores before the sigmoid.
-        label: (...) labels, broadcast to the scores.
+        inputs: (...) what the task's losses are given, by name; `Task.arguments` says of what. What comes from the
+            data is broadcast to what comes from the model.
+        task: of the loss.
 
     Returns:
-        Losses in the shape of the scores.
+        Losses in the shape of what comes from the model.
     """
-    label = label.to(score).expand_as(score)
+    score = inputs[task.differentiable[0]]
+    given = {name: column.to(score).expand_as(score) for name, column in inputs.items()}
+    terminals = {row.name: row for row in task.rows()}
     values: dict[Expression, torch.Tensor] = {}
     for node in expression.canonical().nodes():
         if node.constant is not None:
             values[node] = torch.full_like(score, node.constant)
         elif not node.operands:
-            values[node] = TERMINALS[node.head].value.compute(TORCH, score=score, label=label)
+            values[node] = terminals[node.head].value.compute(TORCH, **given)
         else:
             operator = OPERATORS[node.head]
             operands = [values[operand] for operand in node.operands]
@@ -43,16 +49,19 @@ def torch_values(expression: Expression, score: torch.Tensor, label: torch.Tenso
     return values[expression.canonical()]
 
 
-def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss") -> str:
-    """Return source code of a torch function ``name(score, label)`` that is the mean loss of a batch.
+def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss", task: Task = POINTWISE) -> str:
+    """Return source code of a torch function that is the mean loss of a batch.
+
+    Its parameters are `Task.arguments` of the loss; of pointwise losses ``name(score, label)``.
 
     Args:
         expression: the loss.
         scale: s; the loss is divided by it, as in training.
         name: of the function.
+        task: of the loss.
 
     Raises:
-        ValueError: the name is no name of a Python function.
+        ValueError: the name is no name of a Python function, or the loss uses what the task does not have.
 
     Example:
         >>> print(torch_source(Expression.parse("square(label - pred)"), scale=0.25))
@@ -72,39 +81,44 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss")
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{name!r} is no name of a Python function")
     root = expression.canonical()
+    parameters = task.arguments(root)
+    score = task.differentiable[0]
+    terminals = {row.name: row for row in task.rows()}
+    lines = [f"{given} = {given}.to({score})" for given in parameters if given not in task.differentiable]
     names: dict[Expression, str] = {}
-    lines = ["label = label.to(score)"]
     for node in root.nodes():
-        value = _source_of(node, names)
-        if value.isidentifier():
+        value = _source_of(node, names, terminals, score)
+        if value in parameters:
             names[node] = value
         else:
-            names[node] = node.head if node.head in TERMINALS else f"v{len(lines)}"
+            is_free = node.head in terminals and node.head not in parameters
+            names[node] = node.head if is_free else f"v{len(lines)}"
             lines.append(f"{names[node]} = {value}")
     divided = "" if scale == 1.0 else f", divided by {scale!r}"
     summary = "\n".join(textwrap.wrap(f"Mean of {root}{divided}.", 100))
     result = f"return {names[root]}.mean()" + ("" if scale == 1.0 else f" / {scale!r}")
     body = textwrap.indent("\n".join([f'"""{summary}"""', *lines, result]), "    ")
-    head = f"def {name}(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:"
+    head = f"def {name}({', '.join(f'{given}: torch.Tensor' for given in parameters)}) -> torch.Tensor:"
     return f"import torch\n\n\n{head}\n{body}\n"
 
 
-def _source_of(node: Expression, names: dict[Expression, str]) -> str:
-    """Return the right-hand side that computes a node, or the name that holds it already."""
+def _source_of(
+    node: Expression, names: Mapping[Expression, str], terminals: Mapping[str, Terminal], score: str
+) -> str:
+    """Return the right-hand side that computes a node, or the parameter that it is."""
     if node.constant is not None:
-        return f"torch.full_like(score, {node.constant!r})"
-    if node.head in ("label", "logit"):
-        return {"label": "label", "logit": "score"}[node.head]
+        return f"torch.full_like({score}, {node.constant!r})"
     if not node.operands:
-        return _render(TERMINALS[node.head].value, {"score": "score", "label": "label"})
+        formula = terminals[node.head].value
+        return _render(formula, {given: given for given in formula.variables}, score)
     operator = OPERATORS[node.head]
     operands = [names[operand] for operand in node.operands]
-    value = _render(operator.value, dict(zip(operator.operand_names, operands, strict=True)))
+    value = _render(operator.value, dict(zip(operator.operand_names, operands, strict=True)), score)
     return f"torch.clamp({value}, {CLAMP_LOW!r}, {CLAMP_HIGH!r})" if node.semantics == "clamped" else value
 
 
-def _render(formula: Formula, variables: dict[str, str]) -> str:
-    text = formula.render(variables, function="torch.{}".format, indicator="({}).to(score.dtype)".format)
+def _render(formula: Formula, variables: Mapping[str, str], score: str) -> str:
+    text = formula.render(variables, function="torch.{}".format, indicator=f"({{}}).to({score}.dtype)".format)
     return text[1:-1] if text.startswith("(") and _closes_at_end(text) else text
 
 

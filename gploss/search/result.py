@@ -22,6 +22,8 @@ from gploss.language.expression import Expression
 from gploss.loss_function import ExpressionLoss
 from gploss.search.evaluation import Evaluation
 from gploss.search.record import best_distinct, pareto_front
+from gploss.tasks import TASKS
+from gploss.tasks.pointwise import POINTWISE
 
 _FORMAT = "gploss search result"
 _VERSION = 1
@@ -45,10 +47,12 @@ class FoundLoss:
     Attributes:
         evaluation: all that is known about it.
         metric: name of the validation metric that its reward is taken from.
+        task: name of what the loss is given, in `gploss.TASKS`.
     """
 
     evaluation: Evaluation
     metric: str
+    task: str = POINTWISE.name
 
     @property
     def expression(self) -> Expression:
@@ -68,8 +72,12 @@ class FoundLoss:
 
     @property
     def loss(self) -> ExpressionLoss:
-        """The loss function as it was trained, divided by its scale: call it with torch scores and labels."""
-        return ExpressionLoss(self.expression, scale=1.0 if self.scale is None else self.scale)
+        """The loss function as it was trained, divided by its scale; called with tensors, see `ExpressionLoss`.
+
+        Raises:
+            LookupError: its task is not registered.
+        """
+        return ExpressionLoss(self.expression, 1.0 if self.scale is None else self.scale, TASKS[self.task])
 
     def __str__(self) -> str:
         return (
@@ -178,7 +186,7 @@ class SearchResult:
             ValueError: if k is less than 1.
         """
         best = best_distinct(self.records, self.higher_is_better)
-        return [FoundLoss(evaluation, self.metric) for evaluation in best[: whole_number("k", k, least=1)]]
+        return [self._found(evaluation) for evaluation in best[: whole_number("k", k, least=1)]]
 
     @cached_property
     def best(self) -> FoundLoss | None:
@@ -189,7 +197,7 @@ class SearchResult:
     def pareto(self) -> list[FoundLoss]:
         """The trained losses that none beats in both reward and complexity, by rising complexity."""
         front = pareto_front(self.records, self.higher_is_better)
-        return [FoundLoss(evaluation, self.metric) for evaluation in front]
+        return [self._found(evaluation) for evaluation in front]
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -287,6 +295,11 @@ class SearchResult:
         joined = self.settings.get("joined", [self.settings])
         assert isinstance(joined, list)
         return joined
+
+    def _found(self, evaluation: Evaluation) -> FoundLoss:
+        evaluator = self._runs()[0].get("evaluator")
+        task = evaluator.get("task") if isinstance(evaluator, dict) else None  # an own evaluator need not say
+        return FoundLoss(evaluation, self.metric, str(task) if task else POINTWISE.name)
 
     def _problem(self) -> dict[str, JSON]:
         """What rewards depend on, but for the luck of training."""

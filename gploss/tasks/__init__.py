@@ -179,6 +179,32 @@ class Task:
                     )
         return rows
 
+    def arguments(self, expression: Expression) -> tuple[str, ...]:
+        """Return what a loss is called with as a function: names of inputs, in the task's order.
+
+        They are those that come from the model, those that every loss depends on, and what this loss uses.
+
+        Raises:
+            ValueError: the loss uses a terminal that the task does not have.
+        """
+        self.check(expression)
+        used = {name for row in self.rows() if row.name in expression.terminals for name in row.value.variables}
+        used |= {*self.differentiable, *self.required}
+        return tuple(given.name for given in self.inputs if given.name in used)
+
+    def check(self, expression: Expression) -> None:
+        """Do nothing for a loss whose terminals are the task's.
+
+        Raises:
+            ValueError: the loss uses a terminal that the task does not have.
+        """
+        strange = expression.terminals.difference(self.terminals)
+        if strange:
+            raise ValueError(
+                f"{expression} uses {min(strange)!r}, which the task {self.name!r} does not have; "
+                f"it has {', '.join(self.terminals)}"
+            )
+
     def probes(self, altered: str | None = None) -> dict[str, Floats]:
         """Return the points at which losses are looked at: (P,) for each input.
 

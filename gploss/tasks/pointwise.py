@@ -15,8 +15,9 @@ from gploss.tasks import TASKS, Gradients, Input, NamedLoss, Task
 
 for _row in (
     terminal("pred", "sigmoid(score)", ("score",), {"score": "value * (1 - value)"}, r"\hat{y}", "sigmoid(s)"),
-    terminal("label", "1 * label", ("label",), latex="y", written="y"),
-    terminal("logit", "1 * score", ("score",), {"score": "1"}, "s", "s"),
+    terminal("label", "label", ("label",), latex="y", written="y"),
+    terminal("logit", "score", ("score",), {"score": "1"}, "s", "s"),
+    terminal("weight", "weight", ("weight",), latex="w", written="w"),
 ):
     BUILT_IN.append(register_terminal(_row))
 
@@ -110,6 +111,8 @@ for _loss in (
 _SCORES: Final = tuple(NormalDist(0, 1.5).inv_cdf((i + 0.5) / 64) for i in range(64))
 _LABELS: Final = tuple(float((i + 1) % 2) for i in range(64))
 
+_WEIGHTS: Final = tuple((0.25, 0.5, 1.0, 2.25)[i // 2 % 4] for i in range(64))
+
 #: Probes: 64 scores at normal quantiles with standard deviation 1.5, ascending, with labels 1 and 0 in turn.
 POINTWISE: Final = TASKS.register(
     "pointwise",
@@ -118,8 +121,9 @@ POINTWISE: Final = TASKS.register(
         inputs=(
             Input("score", _SCORES, differentiable=True),
             Input("label", _LABELS, altered=tuple(1 - label for label in _LABELS)),
+            Input("weight", _WEIGHTS),
         ),
-        terminals=("pred", "label", "logit"),
+        terminals=("pred", "label", "logit", "weight"),
         leaves=("pred", "label", "1", "logit"),
         metric="auc",
         losses=LOSSES,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.program import Program
+from gploss.compute.losses import Losses
 from gploss.files.plain import JSON
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, describe_model
@@ -135,7 +135,7 @@ class ChunkTrainer(Trainer):
         self._largest = largest
 
     @abstractmethod
-    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
         """Return members that share seed and batches, with fresh weights."""
 
     def describe(self, schema: Schema) -> dict[str, JSON]:
@@ -150,7 +150,7 @@ class ChunkTrainer(Trainer):
 
     def fit(
         self,
-        losses: Program,
+        losses: Losses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gploss.compute.gpu import why_no_triton
+from gploss.compute.losses import Losses
 from gploss.compute.program import Program
 from gploss.files.plain import JSON
 from gploss.setting import Setting, complete
@@ -134,7 +135,7 @@ class Trainer(ABC):
     @abstractmethod
     def fit(
         self,
-        losses: Program,
+        losses: Losses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,
@@ -170,7 +171,7 @@ class Trainer(ABC):
 
 def prepared(
     trainer: Trainer,
-    losses: Program,
+    losses: Losses,
     members: Sequence[Member],
     problem: Problem,
     epochs: int,
@@ -195,6 +196,19 @@ def prepared(
     problem.check([name for name in losses.uses if name != losses.task.score])
     declared = trainer.settings(problem)
     return [replace(member, settings=complete(member.settings, declared)) for member in members]
+
+
+def formulas_only(losses: Losses, trainer_name: str) -> Program:
+    """Return losses that are a program, for a trainer whose kernels interpret formulas.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if not isinstance(losses, Program):
+        raise ValueError(
+            f"the {trainer_name} trainer knows formulas only, not {type(losses).__name__}; use StackedTrainer"
+        )
+    return losses
 
 
 def choose_device(device: str) -> torch.device:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
-from gploss.compute.on_tensors import DeviceProgram, launching_on
+from gploss.compute.losses import Losses
+from gploss.compute.on_tensors import launching_on
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.tasks.pointwise import POINTWISE
@@ -24,7 +25,7 @@ from recmodels.training.epoch_index import EpochIndex
 from recmodels.training.population import Chunk, ChunkTrainer, fit_halving
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import Member, State
+from recmodels.training.trainer import Member, State, formulas_only
 
 #: Most candidates in one launch. A GPU is full from about a thousand.
 CHUNK_SIZE: Final = 4096
@@ -77,8 +78,8 @@ class TritonTrainer(ChunkTrainer):
             raise ValueError("the Triton trainer needs a CUDA device; on the CPU use another trainer")
         self.chunk_size = chunk_size
 
-    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
-        return _Chunk(self, losses, members, problem, rules)
+    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+        return _Chunk(self, formulas_only(losses, self.name), members, problem, rules)
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
@@ -224,8 +225,7 @@ class _Chunk(Chunk):
         self.rates = rates.to(self.device, torch.float32)
         self.decays = decays.to(self.device, torch.float32)
         self.log_shrink = torch.log1p(-rates * (decays + 2 * protocol.loss_decay)).unsqueeze(-1)
-        self.losses = losses
-        self.program = DeviceProgram.of(losses, [member.loss for member in members], self.device)
+        self.program = losses.on_device([member.loss for member in members], self.device)
         self.bounds = np.empty(0, np.int64)  # of the batches that the next three are for
         self.shrink = self.workspace = torch.empty(0, device=self.device)
         self.block = 0
@@ -273,8 +273,8 @@ class _Chunk(Chunk):
         sums = Weights(self.sums)
         inputs = self.program.inputs(index.inputs)
         with launching_on(self.device):
-            load_triton_kernels(self.losses.tables, KERNELS).train_epoch[(len(self.places),)](
-                *self.program.tables,
+            load_triton_kernels(self.program.tables, KERNELS).train_epoch[(len(self.places),)](
+                *self.program.arrays,
                 self.program.rows,
                 self.places,
                 *self.weights.arguments(),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.compute.losses import Losses
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.files.plain import JSON
@@ -25,11 +26,20 @@ from recmodels.models.base import ModelFactory, build_model, describe_model
 from recmodels.models.mf import MF
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
-from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_score, most_slots
+from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_score
 from recmodels.training.population import chunks
 from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
-from recmodels.training.trainer import EpochsDone, Keep, Member, State, Trainer, TrainReport, prepared
+from recmodels.training.trainer import (
+    EpochsDone,
+    Keep,
+    Member,
+    State,
+    Trainer,
+    TrainReport,
+    formulas_only,
+    prepared,
+)
 
 _ONE_EACH: Final = Schema({"user": 1, "item": 1})
 
@@ -110,7 +120,7 @@ class FusedTrainer(Trainer):
         inputs = inputs_beside_score(losses)
         rows = Rows(_ONE_EACH, {"user": nothing, "item": nothing}, dict.fromkeys(inputs, np.zeros(1, np.float32)))
         module = build_model(self.model, _ONE_EACH, seed=0)
-        workspace = Workspace(self._layout(_ONE_EACH), self.protocol, losses.tables, most_slots(losses))
+        workspace = Workspace(self._layout(_ONE_EACH), self.protocol, losses.tables, losses.most_slots)
         workspace.begin(_weights(module), None)
         member = Member(0, 0, complete({}, self.protocol.settings()))
         workspace.train(losses, member, lay_out(Batches(rows, np.array([0, 1])), inputs))
@@ -118,7 +128,7 @@ class FusedTrainer(Trainer):
 
     def fit(
         self,
-        losses: Program,
+        losses: Losses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,
@@ -130,20 +140,21 @@ class FusedTrainer(Trainer):
         """Train every member; see `Trainer.fit`. Progress is reported when a member has ended.
 
         Raises:
-            ValueError: too many users and items, or an argument is refused by `prepared`.
+            ValueError: losses that are no formulas, too many users and items, or what `prepared` refuses.
         """
-        members = prepared(self, losses, members, problem, epochs, start)
+        program = formulas_only(losses, self.name)
+        members = prepared(self, program, members, problem, epochs, start)
         layout = self._layout(problem.schema)
         if members:
-            self.prepare(losses)
+            self.prepare(program)
         if start is not None:
             self._check_start(start, layout)
         rules = Rules(problem.metrics, epochs, self.protocol.patience, keep)
         rows, judge = problem.rows("validation"), problem.judge("validation")
-        common = _Fit(self.protocol, losses, layout, rows, judge, rules)
+        common = _Fit(self.protocol, program, layout, rows, judge, rules)
         courses: dict[int, Course] = {}
         seconds = np.zeros(len(members))
-        jobs = self._jobs(losses, members, problem, start)
+        jobs = self._jobs(program, members, problem, start)
         for row, course, took in common.run_all(jobs, min(self.n_jobs, len(members))):
             courses[row], seconds[row] = course, took
             if progress is not None:
@@ -277,7 +288,7 @@ class _Fit:
         try:
             workspace = self.workspaces.get_nowait()
         except queue.Empty:
-            workspace = Workspace(self.layout, self.protocol, self.losses.tables, most_slots(self.losses))
+            workspace = Workspace(self.layout, self.protocol, self.losses.tables, self.losses.most_slots)
         workspace.begin(job.weights, job.optimizer)
         course = _Training(self, job, workspace).run()
         self.workspaces.put(workspace)

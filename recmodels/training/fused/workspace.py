@@ -122,7 +122,7 @@ class Workspace:
         layout: of the model.
         protocol: optimiser, clipping.
         tables: of the programs that it will train with.
-        loss_slots: most slots of a loss, see `most_slots`.
+        loss_slots: most slots of a loss, see `Program.most_slots`.
     """
 
     def __init__(self, layout: Layout, protocol: Protocol, tables: Tables, loss_slots: int) -> None:
@@ -269,12 +269,6 @@ def _loss_of(program: Program, k: int) -> Loss:
 def inputs_beside_score(losses: Program) -> tuple[str, ...]:
     """Return the names of what some losses read beside the score."""
     return tuple(name for name in losses.uses if name != losses.task.score)
-
-
-def most_slots(program: Program) -> int:
-    """Return the number of slots that the largest loss of a program needs."""
-    sizes = np.diff(program.instruction_offsets) + np.diff(program.constant_offsets)
-    return len(program.tables.terminals) + int(sizes.max(initial=0))
 
 
 def aligned(*shape: int) -> Floats:

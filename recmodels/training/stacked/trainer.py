@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.on_tensors import LossKernel
-from gploss.compute.program import Program
+from gploss.compute.losses import Losses, LossKernel
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
@@ -61,7 +60,7 @@ class StackedTrainer(ChunkTrainer):
         super().__init__(model, protocol, device=device, largest=stack_size)
         self.stack_size = stack_size
 
-    def _chunk(self, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
+    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
         return _Chunk(self, losses, members, problem, rules)
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
@@ -102,7 +101,7 @@ class _Chunk(Chunk):
     def __init__(
         self,
         trainer: StackedTrainer,
-        losses: Program,
+        losses: Losses,
         members: Sequence[Member],
         problem: Problem,
         rules: Rules,
@@ -133,7 +132,7 @@ class _Chunk(Chunk):
         """Go through the data once; return which members met a non-finite gradient."""
         device = self.trainer.device
         rows = [self.members[position].loss for position in self.alive]
-        losses = LossKernel.of(self.losses, rows, device)
+        losses = self.losses.kernel(rows, device)
         batches = self.batches(epoch)
         seeds = _random_seeds(len(batches), self.seed, _DROPOUT, self.before + epoch)
         self.optimizer.begin_epoch(len(batches))

@@ -367,7 +367,7 @@ def test_the_layout_is_as_documented() -> None:
     assert program.constants.tolist() == [2.5, 3.0]
     assert program.used.tolist() == [0b011, 0b100, 0]
     assert program.clamped.tolist() == [False, True, False]
-    assert program.roots.tolist() == [7, 2, 3]
+    assert program.roots.tolist() == [8, 2, 4]
     names = [program.tables.operators[code].name for code in program.instructions[:, 0]]
     assert names == ["mul", "neg", "add", "square"]
     assert program.instructions[-1, 3] == 1  # one operand, which depends on the score

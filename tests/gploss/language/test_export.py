@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Operator
+from gploss.language.terminals import TERMINALS, register_terminal, terminal
 from gploss.loss_function import ExpressionLoss
-from gploss.tasks.pointwise import LOSSES
+from gploss.tasks import Input, Task
+from gploss.tasks.pointwise import LOSSES, POINTWISE
 from tests import reference
 from tests.pointwise import compiled, run
 from tests.strategies import GRAMMARS, random_expressions
@@ -40,6 +42,10 @@ def many(folder: Path, losses: list[tuple[Expression, float]]) -> list[Function]
     sources = [torch_source(expression, scale, f"loss_{k}") for k, (expression, scale) in enumerate(losses)]
     module = written(folder, "\n\n".join(sources))
     return [getattr(module, f"loss_{k}") for k in range(len(losses))]
+
+
+def values_of(loss: Expression, score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    return torch_values(loss, {"score": score, "label": label}, POINTWISE)
 
 
 def slope(function: Function, scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
@@ -96,7 +102,7 @@ def test_torch_values_are_those_of_plain_torch(name: str, semantics: Any) -> Non
     scores = np.random.default_rng(1).normal(0, 2, 100)
     labels = (scores > 0.3).astype(float)
     exact = reference.evaluate(expression, scores, labels)
-    values = torch_values(expression, torch.tensor(scores), torch.tensor(labels)).numpy()
+    values = values_of(expression, torch.tensor(scores), torch.tensor(labels)).numpy()
     np.testing.assert_allclose(values[exact.steady], exact.losses[exact.steady], rtol=1e-12)
     assert exact.steady.mean() > 0.8
 
@@ -105,11 +111,11 @@ def test_torch_values_keep_the_scores_shape_and_precision() -> None:
     loss = parse("square(label - pred) + 0.5")
     score = torch.zeros(3, 4, dtype=torch.float32)
     for label in (torch.ones(3, 4), torch.ones(4, dtype=torch.int64), torch.tensor(True)):
-        values = torch_values(loss, score, label)
+        values = values_of(loss, score, label)
         assert values.shape == (3, 4) and values.dtype == torch.float32
         assert bool((values == 0.75).all())
-    assert torch_values(parse("label"), score, torch.ones(4)).shape == (3, 4)
-    assert torch_values(parse("2.5"), score, torch.ones(4)).tolist() == [[2.5] * 4] * 3
+    assert values_of(parse("label"), score, torch.ones(4)).shape == (3, 4)
+    assert values_of(parse("2.5"), score, torch.ones(4)).tolist() == [[2.5] * 4] * 3
 
 
 def test_the_pasted_function_takes_integer_labels_and_any_precision(tmp_path: Path) -> None:
@@ -156,3 +162,49 @@ def test_guards_clamps_and_scale_are_written_out() -> None:
 def test_a_function_needs_a_name(name: str) -> None:
     with pytest.raises(ValueError, match="no name of a Python function"):
         torch_source(parse("pred"), name=name)
+
+
+@pytest.fixture
+def pairs() -> Iterator[Task]:
+    """Two inputs from a model and one from the data, named so that terminals and variables could hide them."""
+    rows = (
+        terminal("gap", "other - v3", ("v3", "other"), {"v3": "-1", "other": "1"}),
+        terminal("depth", "log(1 + abs(depth))", ("depth",)),
+    )
+    for row in rows:
+        register_terminal(row)
+    inputs = (
+        Input("other", (0.5, 1.0), differentiable=True),
+        Input("depth", (1.0, 2.0)),
+        Input("v3", (0.0, -1.0), differentiable=True),
+    )
+    yield Task("pairs", inputs, ("gap", "depth"), ("gap", "depth"), "gain")
+    for row in rows:
+        TERMINALS.unregister(row.name)
+
+
+def test_a_loss_of_another_task_is_exported_with_its_inputs(tmp_path: Path, pairs: Task) -> None:
+    loss = parse("square(gap * depth) + exp(neg(gap)) - depth")
+    other, v3 = (torch.randn(9, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    depth = torch.arange(9)
+    d = torch.log(1 + depth.double())
+    wanted = (((other - v3) * d) ** 2 + torch.exp(v3 - other) - d).mean() / 0.5
+    function = written(tmp_path, torch_source(loss, 0.5, "mine", pairs)).mine
+    mine = ExpressionLoss(loss, 0.5, pairs)
+    assert mine.arguments == ("other", "depth", "v3")
+    for found in (function(other, depth, v3), mine(other, depth, v3), mine(other, v3=v3, depth=depth)):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+        for slope_found, slope_wanted in zip(
+            torch.autograd.grad(found, (other, v3)), torch.autograd.grad(wanted, (other, v3), retain_graph=True),
+            strict=True,
+        ):  # fmt: skip
+            torch.testing.assert_close(slope_found, slope_wanted, rtol=1e-9, atol=0)
+    # what a loss does not use is no parameter, but for what comes from the model
+    assert torch_source(parse("square(gap)"), task=pairs).count("torch.Tensor") == 3
+    for wrong in ({}, {"v3": v3}, {"depth": depth, "v3": v3, "label": v3}):
+        with pytest.raises(TypeError, match=r"is called with \(other, depth, v3\), not with \(\.\.\."):
+            mine(other, **wrong)
+    with pytest.raises(TypeError, match="is called with"):
+        mine(other, depth, v3, depth)
+    with pytest.raises(ValueError, match="uses 'pred', which the task 'pairs' does not have"):
+        torch_source(parse("pred"), task=pairs)

@@ -22,6 +22,7 @@ from gploss.language.operators import (
     unary,
 )
 from gploss.screening.screening import screen
+from gploss.tasks.pointwise import POINTWISE
 from tests import reference
 from tests.pointwise import compiled, run
 from tests.strategies import SOFTRAMP
@@ -243,7 +244,8 @@ def test_a_users_own_operator_works_everywhere(few_operators: None) -> None:
     losses, gradients = run(compiled([bce]), scores, labels)
     np.testing.assert_allclose(losses[0], expected.detach(), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(gradients[0], gradient, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(torch_values(bce, score, torch.tensor(labels)), expected, rtol=1e-12, atol=1e-12)
+    values = torch_values(bce, {"score": score, "label": torch.tensor(labels)}, POINTWISE)
+    torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
 
     screening = screen([bce, Expression.parse("softramp(logit)")], check_direction=True)
     assert screening.texts == [None, "no dependence on label"]

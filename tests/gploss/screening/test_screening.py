@@ -16,7 +16,7 @@ from tests.pointwise import compiled, run
 from tests.strategies import GRAMMARS, random_expressions
 
 parse = Expression.parse
-SCORES, LABELS = POINTWISE.probes().values()
+SCORES, LABELS = (POINTWISE.probes()[name] for name in ("score", "label"))
 
 
 def reason(text: str, **options: bool) -> str | None:

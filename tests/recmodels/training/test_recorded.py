@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gploss.compute.on_tensors import LossKernel
+from gploss.compute.losses import LossKernel
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
 from recmodels.models.base import Batch, ModelFactory
@@ -127,7 +127,7 @@ def test_replayed_batches_train_as_launched_ones(
     """Dropout, batch norm, decay that catches up, rows that fill up, and a last batch of another size included."""
     monkeypatch.setattr("recmodels.training.stacked.trainer.CompiledOptimizer", Optimizer)
     monkeypatch.setattr("recmodels.training.stacked.trainer.feeds", on_device)
-    monkeypatch.setattr("recmodels.training.stacked.trainer.LossKernel.of", TorchBCE)
+    monkeypatch.setattr("gploss.compute.program.Program.kernel", TorchBCE)
     monkeypatch.setattr("recmodels.training.stacked.steady._is_compiled", lambda tensor: False)
     launched = train(model, protocol)
     replays = []

@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
-from gploss.compute.on_tensors import CompiledLosses, TritonLosses
+from gploss.compute.losses import LossKernel
+from gploss.compute.on_tensors import TritonLosses
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
@@ -95,6 +96,11 @@ def members(protocol: Protocol, losses: int, seed: int = 5) -> list[Member]:
 
 def compiled(*texts: str) -> Program:
     return Program.compile([Expression.parse(text) for text in texts], POINTWISE, np.linspace(0.5, 2, len(texts)))
+
+
+def on_triton(program: Program, rows: Sequence[int], device: torch.device) -> LossKernel:
+    """What `Program.kernel` gives on a GPU, wherever the device is."""
+    return TritonLosses(program.on_device(rows, device))
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -222,7 +228,7 @@ def test_every_operator_and_one_of_the_users_differentiates_as_on_the_cpu() -> N
     labels = (np.arange(100) % 2).astype(np.float32)
     with np.errstate(all="ignore"):
         _, wanted = run(program, scores, labels)
-    losses = TritonLosses(program, range(len(texts)), DEVICE)
+    losses = on_triton(program, range(len(texts)), DEVICE)
     found = (
         losses.slopes(torch.tensor(scores, device=DEVICE), {"label": torch.tensor(labels, device=DEVICE)})
         .cpu()
@@ -264,9 +270,9 @@ def test_further_inputs_and_weights_as_on_the_cpu(texts: Sequence[str], weighted
     given = {name: torch.tensor(rng.random(150), dtype=torch.float32) for name in ("label", "shade", "colour")}
     weights = torch.tensor(rng.random(150), dtype=torch.float32) if weighted else None
     rows = [0, len(texts) - 1, 0]
-    wanted = CompiledLosses(program, rows).slopes(scores, given, weights)
+    wanted = program.kernel(rows, torch.device("cpu")).slopes(scores, given, weights)
     there = {name: column.to(DEVICE) for name, column in given.items()}
-    found = TritonLosses(program, rows, DEVICE).slopes(
+    found = on_triton(program, rows, DEVICE).slopes(
         scores.to(DEVICE), there, None if weights is None else weights.to(DEVICE)
     )
     torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-8)
@@ -281,7 +287,7 @@ def test_further_inputs_and_weights_as_on_the_cpu(texts: Sequence[str], weighted
 @runs_kernels
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_member_that_diverges_in_any_block_gets_no_more_derivatives() -> None:
-    losses = TritonLosses(compiled(MSE, POISON), (1, 0, 1), DEVICE)
+    losses = on_triton(compiled(MSE, POISON), (1, 0, 1), DEVICE)
     scores = torch.full((3, 261), -9.0, device=DEVICE)
     labels = {"label": torch.ones(261, device=DEVICE)}
     assert losses.slopes(scores, labels).any(dim=1).tolist() == [True, True, True]
@@ -301,7 +307,7 @@ def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: 
     if DEVICE.type == "cpu":  # take the GPU's path there
         monkeypatch.setattr("recmodels.training.stacked.trainer.CompiledOptimizer", Optimizer)
         monkeypatch.setattr("recmodels.training.stacked.trainer.feeds", on_device)
-        monkeypatch.setattr("recmodels.training.stacked.trainer.LossKernel.of", TritonLosses)
+        monkeypatch.setattr("gploss.compute.program.Program.kernel", on_triton)
     found = StackedTrainer(model(protocol), protocol, device=DEVICE.type).fit(*arguments, keep="last")
     assert found.outcomes == wanted.outcomes
     assert found.states is not None and wanted.states is not None
