@@ -26,6 +26,13 @@ def test_targets_take_lists_tensors_booleans_and_read_only_arrays() -> None:
         assert all(same_bits(found[name], expected[name]) for name in ALL)
 
 
+def test_targets_hold_a_copy_of_tensors_too() -> None:
+    labels, users = torch.tensor([1.0, 0.0]), torch.tensor([3, 4])
+    targets = Targets(labels, users)
+    labels[:], users[:] = 0.0, 9
+    assert (targets.labels.tolist(), targets.users.tolist()) == ([1.0, 0.0], [3, 4])
+
+
 def test_counts() -> None:
     targets = Targets([1, 0, 0], users=[2, 2, 9])
     assert (targets.n_rows, targets.n_positives, targets.n_negatives) == (3, 1, 2)
