@@ -8,12 +8,13 @@ the cache, trains the rest and measures them on validation data; `RepeatedEvalua
 from gploss.registry import discover
 from gploss.setting import Setting
 from recmodels.data.download import DownloadError
-from recmodels.data.frames import Vocabulary, interactions_from_frame
+from recmodels.data.frames import interactions_from_frame
 from recmodels.data.interactions import DataError, Interactions, Split
 from recmodels.data.noise import Flips, Noise
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.data.splits import at_random, by_time, leave_one_out, repeated_splits, rolling_splits
+from recmodels.data.tables.columns import Vocabulary
 from recmodels.datasets import DATASETS, Dataset, load_dataset
 from recmodels.datasets.synthetic import ratings as synthetic_ratings
 from recmodels.evaluators.alternating import AlternatingEvaluator, Step

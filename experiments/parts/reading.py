@@ -35,7 +35,7 @@ def load_data(dataset: str, settings: options.ReadingSettings, *, columns: bool 
             "item": settings.item,
             "rating": settings.rating,
             "label": settings.label,
-            "timestamp": settings.time,
+            "time": settings.time,
             "separator": "\t" if settings.separator == "tab" else settings.separator,
             "header": False if settings.no_header else None,
             "on_duplicates": "last" if settings.on_duplicates == "last" else None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 IntegerArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+Column = TypeVar("Column", bound=npt.NDArray[Any])
+
+NUMBERED: Any = None  # ids that are called by their numbers
 
 
 class DataError(ValueError):
@@ -22,8 +25,8 @@ class DataError(ValueError):
 class Interactions:
     """Who met which item, and whether they liked it.
 
-    The arrays are copied, checked and made read-only, so that the content hash stays true. Two objects are
-    equal when their content is.
+    The arrays are copied (but for those that are read-only), checked and made read-only, so that the content hash
+    stays true. Two objects are equal when their content is.
 
     Attributes:
         users: (N,) int64, ids from 0 to n_users - 1.
@@ -84,9 +87,13 @@ class Interactions:
         Args:
             rows: (M,) positions, or (N,) booleans.
         """
-        timestamps = None if self.timestamps is None else self.timestamps[rows]
         return Interactions(
-            self.users[rows], self.items[rows], self.labels[rows], self.n_users, self.n_items, timestamps
+            read_only(self.users[rows]),
+            read_only(self.items[rows]),
+            read_only(self.labels[rows]),
+            self.n_users,
+            self.n_items,
+            None if self.timestamps is None else read_only(self.timestamps[rows]),
         )
 
     def followed_by(self, other: Interactions) -> Interactions:
@@ -140,6 +147,9 @@ class Split:
         train: what models are fitted to.
         validation: what the search's rewards and early stopping look at.
         test: what only a confirmation looks at.
+        user_ids: (n_users,) what the table calls each user: int64 or text, sorted. Not part of equality or of the
+            content hash; where None is given, the numbers themselves.
+        item_ids: (n_items,) what the table calls each item, likewise.
 
     Raises:
         DataError: a part is empty, the parts differ in their numbers of users or items, or validation or test
@@ -150,8 +160,12 @@ class Split:
     train: Interactions
     validation: Interactions
     test: Interactions
+    user_ids: npt.NDArray[Any] = field(default=NUMBERED, compare=False, repr=False, kw_only=True)
+    item_ids: npt.NDArray[Any] = field(default=NUMBERED, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "user_ids", _frozen_names("user_ids", self.user_ids, self.n_users))
+        object.__setattr__(self, "item_ids", _frozen_names("item_ids", self.item_ids, self.n_items))
         for part, rows in self.parts().items():
             if len(rows) == 0:
                 raise DataError(f"{self.name}: the {part} part is empty; there is too little data for this split")
@@ -178,6 +192,28 @@ class Split:
     def n_items(self) -> int:
         """Size of the item table that all parts share."""
         return self.train.n_items
+
+    def user_number(self, user_id: str | int) -> int:
+        """Return the number by which models know a user.
+
+        Raises:
+            LookupError: the table has no such user.
+
+        Example:
+            >>> rows = Interactions(np.array([0, 1]), np.array([0, 0]), np.array([1, 0]), 2, 1)
+            >>> split = Split("two users", rows, rows, rows, user_ids=np.array(["alice", "bob"]))
+            >>> split.user_number("bob"), split.user_ids[1]
+            (1, 'bob')
+        """
+        return _number_of("user", user_id, self.user_ids)
+
+    def item_number(self, item_id: str | int) -> int:
+        """Return the number by which models know an item.
+
+        Raises:
+            LookupError: the table has no such item.
+        """
+        return _number_of("item", item_id, self.item_ids)
 
     def parts(self) -> dict[str, Interactions]:
         """Return the three parts by name."""
@@ -231,13 +267,39 @@ def _column(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     return column
 
 
+def read_only(column: Column) -> Column:
+    """Return an array after making it read-only: `Interactions` keeps it then, and makes no copy."""
+    column.setflags(write=False)
+    return column
+
+
+def _frozen(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    alone = column.base is None and not column.flags.writeable
+    return column if alone and column.dtype == dtype else read_only(np.array(column, dtype=dtype))
+
+
 def _frozen_integers(name: str, values: npt.ArrayLike) -> IntegerArray:
     column = _column(name, values)
     if column.size and not np.issubdtype(column.dtype, np.integer):
         raise DataError(f"{name} has the type {column.dtype}; whole numbers are needed")
-    frozen = np.array(column, dtype=np.int64)
-    frozen.setflags(write=False)
-    return frozen
+    return _frozen(column, np.int64)
+
+
+def _frozen_names(name: str, values: npt.ArrayLike | None, size: int) -> npt.NDArray[Any]:
+    names = np.arange(size) if values is None else np.array(_column(name, values))
+    if len(names) != size:
+        raise DataError(f"{name} has {len(names)} entries; one for each of {size} is needed")
+    names.setflags(write=False)
+    return names
+
+
+def _number_of(kind: str, own_id: str | int, own_ids: npt.NDArray[Any]) -> int:
+    # An id that was typed is text, whatever it is in the table.
+    found = np.flatnonzero((own_ids if own_ids.dtype == object else own_ids.astype(str)) == str(own_id))
+    if not len(found):
+        examples = ", ".join(repr(name) for name in own_ids[:3].tolist())
+        raise LookupError(f"there is no {kind} {own_id!r}; {kind}s are called {examples}, ...")
+    return int(found[0])
 
 
 def _frozen_ids(name: str, values: npt.ArrayLike, size: int) -> IntegerArray:
@@ -257,6 +319,4 @@ def _frozen_labels(values: npt.ArrayLike) -> FloatArray:
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"labels[{row}] is {column[row]}; a label is 0 or 1")
-    frozen = np.array(column, dtype=np.float32)
-    frozen.setflags(write=False)
-    return frozen
+    return _frozen(column, np.float32)

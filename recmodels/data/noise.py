@@ -148,6 +148,8 @@ class Noise:
             train=self.train.applied_to(train, self._rng(1)),
             validation=self.validation.applied_to(split.validation, self._rng(2)),
             test=split.test,
+            user_ids=split.user_ids,
+            item_ids=split.item_ids,
             clean=split,
             noise=self,
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
+from gploss.arguments import shown, whole_number
 from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
 from recmodels.data.noise import NoisySplit
 
@@ -99,6 +102,7 @@ def at_random(
     Raises:
         DataError: shares that do not fit, or a part that is empty or lacks a class.
     """
+    seed = whole_number("seed", seed, least=0)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(interactions))
     part = _cut(order, validation, test, name)
     return _split(f"{name}, at random ({validation:g}, {test:g}, seed {seed})", interactions, part)
@@ -128,7 +132,8 @@ def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) 
     for number in range(1, count):
         is_validation = np.random.Generator(np.random.PCG64([seed, number])).random(len(rows)) < share
         name = f"{split.name}, validation drawn anew ({share:g}, seed {seed}, {number})"
-        splits.append(Split(name, rows.take(~is_validation), rows.take(is_validation), split.test))
+        train, validation = rows.take(~is_validation), rows.take(is_validation)
+        splits.append(replace(split, name=name, train=train, validation=validation))
     return splits
 
 
@@ -155,7 +160,8 @@ def rolling_splits(split: Split, count: int) -> list[Split]:
     for number in range(1, count):
         part = leave_one_out(rows)
         rows = part.train.followed_by(part.validation)
-        splits.append(Split(f"{split.name}, {number} step(s) back in time", rows, part.test, split.test))
+        name = f"{split.name}, {number} step(s) back in time"
+        splits.append(replace(split, name=name, train=rows, validation=part.test))
     return splits
 
 
@@ -204,6 +210,9 @@ def _order_by_user_and_time(interactions: Interactions) -> IntegerArray:
 
 def _cut(order: IntegerArray, validation: float, test: float, name: str) -> PartOfRow:
     """Assign the end of the order to test, what comes before it to validation, the rest to train."""
+    for share, value in (("validation", validation), ("test", test)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{share} must be a share of the rows, such as 0.1, got {shown(value)}")
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise DataError(
             f"{name}: the shares validation={validation:g} and test={test:g} do not fit; "

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from gploss.arguments import shown
 from gploss.registry import Registry, discover
 from recmodels.data.interactions import DataError, Split
 
@@ -47,9 +48,10 @@ def load_dataset(source: str | Path | pd.DataFrame, **options: Any) -> Split:
 
     Args:
         source: a name ("synthetic", "ml-100k", "filmtrust"), the path of a table or of a folder, or a data frame.
-        **options: what the loader takes; for a path or a data frame: user, item, label, rating, timestamp
-            (names of columns), positive_from, on_duplicates, split ("leave_one_out", "by_time", "at_random"),
-            validation, test (shares), seed, columns. See the load functions in the modules of this package.
+        **options: what the loader takes; for a path or a data frame: user, item, label, rating, time (names of
+            columns), positive_from, on_duplicates, on_unknown, split ("leave_one_out", "by_time", "at_random"),
+            validation, test (shares), seed, and for files columns, header, separator, encoding, quotes, missing,
+            decimal. See the load functions in the modules of this package.
 
     Raises:
         LookupError: neither a dataset of that name nor a file or folder.
@@ -74,8 +76,11 @@ def find_dataset(source: str | Path | pd.DataFrame) -> Dataset:
 
     Raises:
         LookupError: neither a dataset of that name nor a file or folder.
+        TypeError: nothing that data could come from.
     """
     discover(__name__)
+    if not isinstance(source, str | os.PathLike | pd.DataFrame):
+        raise TypeError(f"source must be a name, a path or a pandas DataFrame, got {shown(source)}")
     if isinstance(source, str) and source in DATASETS:
         return DATASETS[source]
     if isinstance(source, pd.DataFrame) or Path(source).exists():

@@ -14,6 +14,7 @@ from recmodels.data.download import DownloadError
 from recmodels.data.interactions import DataError, IntegerArray
 from recmodels.data.tables import read_table
 from recmodels.datasets import DATASETS, load_dataset, movielens100k, synthetic
+from tests.recmodels.datasets.logs import small_log, write_parts
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,6 @@ def data_folder() -> Path:
 @pytest.fixture(scope="module")
 def ratings() -> pd.DataFrame:
     return synthetic.ratings(0)
-
-
-def small_log() -> pd.DataFrame:
-    """Twelve rows of each of five users, in time order; every second row is negative."""
-    rows = [
-        (user, item, 5 if item % 2 == 0 else 2, 100 * item + user) for user in range(1, 6) for item in range(12)
-    ]
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "rating", "timestamp"])
 
 
 def test_synthetic_is_the_same_everywhere(ratings: pd.DataFrame) -> None:
@@ -114,80 +107,13 @@ def test_all_readings_of_one_log_agree(tmp_path: Path) -> None:
 def test_options_reach_the_table(tmp_path: Path) -> None:
     log = small_log().rename(columns={"user_id": "who", "item_id": "what", "rating": "stars", "timestamp": "when"})
     log.to_csv(tmp_path / "log.csv", index=False, sep=";")
-    names = {"user": "who", "item": "what", "rating": "stars", "timestamp": "when"}
+    names = {"user": "who", "item": "what", "rating": "stars", "time": "when"}
     split = load_dataset(tmp_path / "log.csv", **names, positive_from=5, split="by_time", validation=0.2, test=0.3)
     assert [len(part) for part in split.parts().values()] == [30, 12, 18]
     random = load_dataset(tmp_path / "log.csv", **names, split="at_random", seed=4)
     assert random.name == "log.csv, at random (0.1, 0.1, seed 4)"
     with pytest.raises(DataError, match=r"log.csv: no user column found among: who, what, stars, when"):
         load_dataset(tmp_path / "log.csv")
-
-
-def test_folder_with_one_table(tmp_path: Path) -> None:
-    (tmp_path / "log.item").write_text("not a table of interactions")
-    with pytest.raises(DataError, match=r"exactly one table is needed .* found: none; give the file's path"):
-        load_dataset(tmp_path)
-    small_log().to_csv(tmp_path / "a.csv", index=False)
-    assert load_dataset(tmp_path).name == "a.csv, leave one out"
-    small_log().to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(DataError, match=r"found: a.csv, b.csv"):
-        load_dataset(tmp_path)
-    small_log().to_csv(tmp_path / "u.data", index=False, header=False, sep="\t")
-    assert load_dataset(tmp_path).name == "u.data, leave one out"
-
-
-def write_parts(folder: Path, changes: dict[str, str] | None = None) -> None:
-    texts = {
-        "train": "uid\tiid\tlabel\n1\t1\t1\n1\t2\t0\n2\t1\t1\n",
-        "validation": "uid\tiid\tlabel\n1\t3\t1\n2\t3\t0\n",
-        "test": "uid\tiid\tlabel\n1\t4\t1\n2\t4\t0\n9\t9\t0\n",
-    }
-    for part, text in (texts | (changes or {})).items():
-        (folder / f"mine.{part}.csv").write_text(text)
-
-
-def test_folder_that_holds_a_split(tmp_path: Path) -> None:
-    write_parts(tmp_path)
-    split = load_dataset(tmp_path)
-    assert [len(part) for part in split.parts().values()] == [3, 2, 3]
-    assert (split.n_users, split.n_items) == (3, 5)
-    assert split.test.items.tolist() == [3, 3, 4]
-    assert split.describe()["test"]["users_not_in_train"] == 1
-    with pytest.raises(DataError, match="holds a split already, so it takes neither split nor on_duplicates"):
-        load_dataset(tmp_path, split="by_time")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"test": "uid\tiid\tlabel\n1\t3\t1\n"},
-            "user 1, item 3 at mine.validation.csv line 2 and mine.test.csv line 2",
-        ),
-        ({"test": "uid\tiid\tlabel\n1\t4\t7\n"}, "mine.test.csv line 2, column 'label': the label is 7"),
-        (
-            {"test": "uid\tiid\tstars\n1\t4\t1\n"},
-            "mine.test.csv: the columns are uid, iid, stars; the train part has",
-        ),
-        ({"test": "uid\tiid\tlabel\n"}, "mine.test.csv: there are no rows below the header"),
-        ({"test": "uid\tiid\tlabel\n1\t4\t1\n"}, "as published: the test part .1 rows. holds no negative row"),
-    ],
-)
-def test_splits_with_faults(tmp_path: Path, changes: dict[str, str], message: str) -> None:
-    write_parts(tmp_path, changes)
-    with pytest.raises(DataError, match=message):
-        load_dataset(tmp_path)
-
-
-def test_splits_with_a_part_too_few_or_too_many(tmp_path: Path) -> None:
-    write_parts(tmp_path)
-    (tmp_path / "other.test.csv").write_text("uid\tiid\tlabel\n")
-    with pytest.raises(DataError, match="more than one file ends in"):
-        load_dataset(tmp_path)
-    (tmp_path / "other.test.csv").unlink()
-    (tmp_path / "mine.test.csv").unlink()
-    with pytest.raises(DataError, match=r"holds a part of a split, but no \*.test.csv"):
-        load_dataset(tmp_path)
 
 
 def test_data_variable_that_names_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
