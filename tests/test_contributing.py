@@ -76,6 +76,37 @@ def test_an_operator_of_gploss(copy: Path) -> None:
     run_python(USE_OPERATOR, copy, packages=copy)
 
 
+USE_INPUT = """
+from functools import partial
+
+import numpy as np
+from gploss import OPERATORS, Expression, ExpressionLoss, GeneticSearcher, Grammar
+from recmodels import MF, PAPER, LossEvaluator, StackedTrainer, load_dataset
+from recmodels.training.choice import choose_trainer
+
+for name in set(OPERATORS) - {"add", "mul", "neg", "square"}:  # few operators compile in a moment
+    OPERATORS.unregister(name)
+split = load_dataset("synthetic")
+loss, plain = (Expression.parse(text) for text in ("popularity * square(label - pred)", "square(label - pred)"))
+model = partial(MF, embedding_size=8)
+found = {}
+for trainer in (choose_trainer(model, PAPER, device="cpu"), StackedTrainer(model, PAPER, device="cpu")):
+    evaluator = LossEvaluator(problem(split), trainer, epochs=2)
+    weighted, unweighted = evaluator.evaluate([loss, plain], {}, 2)
+    assert weighted.metrics != unweighted.metrics
+    found[trainer.name] = weighted.metrics["auc"]
+np.testing.assert_allclose(found["fused"], found["stacked"], atol=2e-4)
+result = GeneticSearcher(Grammar.standard(TASK), evaluator, seed=1).run(budget=6, progress=False)
+assert any("popularity" in str(evaluation.expression) for evaluation in result.records)
+assert result.best is not None and result.best.task == TASK.name
+assert ExpressionLoss(loss, 1.0, TASK).arguments == ("score", "label", "log_count")
+"""
+
+
+def test_an_input_in_ones_own_code(tmp_path: Path) -> None:
+    run_python(recipe("An input") + USE_INPUT, tmp_path)
+
+
 def test_a_searcher(copy: Path) -> None:
     add_file("A searcher", copy)
     search = """

@@ -47,7 +47,10 @@ class Evaluator(Protocol):
         ...
 
     def describe(self) -> dict[str, JSON]:
-        """The settings of data, model and training, recorded with each result."""
+        """The settings of data, model and training, recorded with each result.
+
+        Where losses are for another task than the pointwise one, "task" is its name in `gploss.TASKS`.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ training, and the losses that are known by name. Everything else (grammars, prog
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
@@ -47,9 +47,9 @@ class Input:
     """
 
     name: str
-    probes: tuple[float, ...]
+    probes: Sequence[float] | Floats
     differentiable: bool = False
-    altered: tuple[float, ...] | None = None
+    altered: Sequence[float] | Floats | None = None
 
     def __post_init__(self) -> None:
         for name in ("probes", "altered"):
@@ -59,8 +59,8 @@ class Input:
         trouble = "the derivatives of terminals use it" if self.name == "value" else trouble_with_name(self.name)
         if trouble is not None:
             raise ValueError(f"{self.name!r} is no name of an input: {trouble}")
-        values = (*self.probes, *(self.altered or ()))
-        if not self.probes or not all(math.isfinite(value) for value in values):
+        values = (*self.probes, *(() if self.altered is None else self.altered))
+        if not len(self.probes) or not all(math.isfinite(value) for value in values):
             raise ValueError(f"input {self.name!r}: give finite probes, at least one")
         if self.altered is not None and len(self.altered) != len(self.probes):
             raise ValueError(
@@ -212,7 +212,7 @@ class Task:
             altered: name of an input that takes its altered values.
         """
         values = {
-            given.name: given.altered if given.name == altered and given.altered else given.probes
+            given.name: given.probes if given.altered is None or given.name != altered else given.altered
             for given in self.inputs
         }
         return {name: np.array(column) for name, column in values.items()}

@@ -162,6 +162,7 @@ class LossEvaluator:
         """Return what decides the evaluations, for results and checkpoints."""
         return {
             "data": self.problem.name,
+            "task": self.problem.task.name,
             "epochs": self.epochs,
             "check_direction": self.sieve.check_direction,
             "allow": sorted(self.sieve.allow),

@@ -23,14 +23,14 @@ class RepeatedEvaluator:
         evaluators: alike but for their splits and seeds. The first one screens, and knows duplicates.
 
     Raises:
-        ValueError: there is none, or they differ in metric or epochs.
+        ValueError: there is none, or they differ in task, metric or epochs.
     """
 
     def __init__(self, evaluators: Sequence[LossEvaluator]) -> None:
         if not evaluators:
             raise ValueError("there is no evaluator to repeat")
-        if len({(one.metric, one.epochs) for one in evaluators}) > 1:
-            raise ValueError("evaluators of different metrics or epochs have no mean")
+        if len({(one.problem.task.name, one.metric, one.epochs) for one in evaluators}) > 1:
+            raise ValueError("evaluators of different tasks, metrics or epochs have no mean")
         self.evaluators = list(evaluators)
         self.epochs = evaluators[0].epochs
         self.metric = evaluators[0].metric
@@ -38,7 +38,8 @@ class RepeatedEvaluator:
 
     def describe(self) -> dict[str, JSON]:
         """Return what decides the evaluations, for results and checkpoints."""
-        return {"repeated": [one.describe() for one in self.evaluators]}
+        task = self.evaluators[0].problem.task.name
+        return {"task": task, "repeated": [one.describe() for one in self.evaluators]}
 
     def evaluate(
         self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int

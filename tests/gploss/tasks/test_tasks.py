@@ -35,7 +35,7 @@ ROWS = (
 INPUTS = (
     Input("depth", PROBES[::-1], altered=tuple(np.linspace(-1, 3, 16))),
     Input("left", PROBES, differentiable=True),
-    Input("right", np.cos(PROBES), differentiable=True),  # type: ignore[arg-type]
+    Input("right", np.cos(PROBES), differentiable=True),
 )
 
 
@@ -166,7 +166,7 @@ def test_probes_are_finite_numbers(probes: tuple[float, ...]) -> None:
 def test_one_more_input(pairs: Task) -> None:
     register_terminal(terminal("colour", "1 * colour", ("colour",)))
     try:
-        more = POINTWISE.with_input(Input("colour", np.linspace(0, 1, 64)), "colour")  # type: ignore[arg-type]
+        more = POINTWISE.with_input(Input("colour", np.linspace(0, 1, 64)), "colour")
         assert more.name == "pointwise+colour" and more != POINTWISE
         assert Grammar.standard(more).terminals == (*POINTWISE.leaves, "colour")
         assert "colour" not in Grammar.standard().terminals

@@ -86,7 +86,7 @@ def test_a_search_can_be_resumed_and_repeats(tmp_path: Any) -> None:
 def test_what_has_no_mean_is_refused() -> None:
     with pytest.raises(ValueError, match="no evaluator"):
         RepeatedEvaluator([])
-    with pytest.raises(ValueError, match="different metrics or epochs"):
+    with pytest.raises(ValueError, match="different tasks, metrics or epochs"):
         RepeatedEvaluator([*evaluators(1), *evaluators(1, epochs=3)])
 
 
