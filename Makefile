@@ -20,14 +20,14 @@ help:
 setup: $(INSTALLED)
 
 compare: $(INSTALLED)
-	$(VENV_PYTHON) experiments/compare_searchers.py --out results/compare
+	.venv/bin/gploss compare --out results/compare --resume
 
 # One thread a worker: two workers with a pool of threads each would wait for each other.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n 2
 
 bench: $(INSTALLED)
-	$(VENV_PYTHON) experiments/bench/benchmark.py --out results/bench
+	.venv/bin/gploss bench --out results/bench --overwrite
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check $(SOURCES)

@@ -14,7 +14,7 @@ import pytest
 from tests.documents import PROJECT, blocks, run_python, sections
 
 RECIPES = sections((PROJECT / "CONTRIBUTING.md").read_text())
-PACKAGES = ("gploss", "rl", "recmodels")
+PACKAGES = ("gploss", "rl", "recmodels", "experiments")
 
 
 @pytest.fixture
@@ -118,6 +118,46 @@ assert result.best is not None and result.counts["trained"] + result.counts["div
 """
     run_python(search, copy, packages=copy)
     run_tests("greedy", "tests/test_searcher.py", copy)
+    run_python(EVERY_COMMAND, copy, packages=copy)
+
+
+#: On data small enough that five commands search, tune and test in some seconds.
+EVERY_COMMAND = """
+import numpy as np
+import pandas as pd
+from experiments.command.cli import main
+
+rng = np.random.default_rng(0)
+pairs = rng.permutation(40 * 25)[:600]
+frame = pd.DataFrame({"user": pairs // 25, "item": pairs % 25, "label": rng.integers(0, 2, 600)})
+frame.to_csv("table.csv", index=False)
+own = ["--searchers", "greedy", "--device", "cpu"]
+data = ["--dataset", "table.csv"]
+test = ["--final-epochs", "1", "--tuning-seeds", "1", "--tests", "2", "--rivals", "bce"]
+rounds = ["--protocol", "standard", "--rounds", "1", "--samples", "10", "--seeds", "1"]
+for name, options in {
+    "compare": [*data, *test, "--budget", "4", "--seeds", "1", "--epochs", "1"],
+    "improve": [*data, *test, "--budget", "4", "--seeds", "1", "--epochs", "1", "--validation-parts", "1"],
+    "autolossgen": [*data, *test, *rounds],
+    "transfer": ["--datasets", "table.csv", "--models", "mf", *test, "--budget", "4", "--epochs", "1"],
+    "ablate": [*data, *rounds, "--epochs", "1"],
+}.items():
+    assert main([name, *own, *options, "--out", f"out/{name}"]) == 0, name
+"""
+
+
+def test_a_command(copy: Path) -> None:
+    add_file("A command", copy)
+    use = """
+from experiments.command.cli import main
+
+assert main(["sift", "--formulas", "300", "--out", "out"]) == 0
+assert main(["sift", "--out", "out"]) == 1
+assert "worth training" in open("out/summary.md").read()
+"""
+    listed = run_python("from experiments.command.cli import main; main(['--help'])", copy, packages=copy)
+    assert re.search(r"sift +Count how many random formulas", listed)
+    assert "zero gradient" in run_python(use, copy, packages=copy)
 
 
 def test_a_metric(copy: Path) -> None:

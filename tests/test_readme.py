@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command.registry import load
+from experiments.command.registry import declared, load
 from gploss import Expression
 from tests.documents import PROJECT, blocks, run_python
 
@@ -34,7 +34,7 @@ def test_the_commands_are_those_of_the_makefile() -> None:
     assert named == {"compare", "test"}
     for target in named | {"bench", "lint", "clean"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    assert "experiments/compare_searchers.py --out results/compare" in makefile
+    assert "gploss compare --out results/compare" in makefile
     assert 'pip install -c constraints.txt -e ".[dev]"' in README
     assert '-m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"' in makefile
 
@@ -48,10 +48,13 @@ def test_links_lead_somewhere(document: str) -> None:
 
 def test_commands_and_options_that_are_named_exist() -> None:
     named = re.findall(r"^gploss (\w+)(.*)$", "\n".join(blocks(README, "sh")), re.MULTILINE)
-    assert {name for name, _ in named} >= {"compare"}
+    assert {name for name, _ in named} >= {"compare", "improve"}
+    general = {"config", "print-config", "resume", "overwrite"}
     for name, words in named:
         for option in re.findall(r"--([a-z-]+)", words):
-            assert option in load(name).configuration.options(), option
+            assert option in {*load(name).configuration.options(), *general}, option
+    (table,) = re.findall(r"^\| `gploss \.\.\.` \|.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", table)) == set(declared())
 
 
 def test_the_example_with_columns_of_other_names(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_scripts_are_the_same_commands() -> None:
     assert tomllib.loads(done.stdout)["budget"] == 7 and tomllib.loads(done.stdout)["population"] == 100
 
 
+def test_the_installed_command_is_there_as_a_module() -> None:
+    command = [sys.executable, "-m", "gploss", "--help"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "compare" in done.stdout
+
+
 def test_errors_of_the_program_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object) -> None:
         raise KeyError("a look-up that the program got wrong")
