@@ -27,6 +27,7 @@ def interactions_from_frame(
     rating: Name | None = None,
     positive_from: float = 4,
     time: Name | Literal[False] | None = None,
+    weight: Name | Literal[False] | None = None,
     on_duplicates: OnDuplicates = "error",
     missing: Collection[str] = (),
     decimal: str = ".",
@@ -35,7 +36,7 @@ def interactions_from_frame(
     """Turn a table with named columns into Interactions.
 
     Columns that are not named are looked for under common names: user_id, uid, userId, user; item_id, iid, movieId,
-    itemId, item; label; rating (used where there is no label); timestamp (used where there is one).
+    itemId, item; label; rating (used where there is no label); timestamp and weight (used where there are such).
 
     Args:
         frame: a row an interaction.
@@ -46,6 +47,8 @@ def interactions_from_frame(
         positive_from: ratings from here on have label 1, lower ones 0.
         time: column of numbers or of dates (ISO 8601), of which only the order matters, see
             `recmodels.data.tables.times.times_of`; False where no column holds times.
+        weight: column of numbers of at least 0, how much each row counts in training; False where no column holds
+            weights.
         on_duplicates: "error" refuses a (user, item) pair that occurs twice; "last" keeps the row that is the last
             in time, by order of the rows where times are equal or unknown.
         missing: texts that are no id but stand for a missing one, such as "NA".
@@ -75,6 +78,7 @@ def interactions_from_frame(
         label=label,
         rating=rating,
         time=time,
+        weight=weight,
         missing=missing,
         decimal=decimal,
         source=source,
@@ -98,6 +102,7 @@ def interactions_from_columns(
     users, own_users = columns.pop("user").ids()
     items, own_items = columns.pop("item").ids()
     times = times_of(columns.pop("time")) if "time" in columns else None
+    weights = columns.pop("weight").weights().astype(np.float32) if "weight" in columns else None
     labels = (target.labels() if threshold is None else target.numbers() >= threshold).astype(np.float32)
     ids = Vocabulary(own_users, own_items)
     pairs = Pairs.of(users, items, ids)
@@ -107,6 +112,7 @@ def interactions_from_columns(
         last = pairs.last_rows(times)
         users, items, labels = users[last], items[last], labels[last]
         times = None if times is None else times[last]
+        weights = None if weights is None else weights[last]
     del pairs
     _refuse_one_class(labels, target, threshold)
     return Interactions(
@@ -116,6 +122,7 @@ def interactions_from_columns(
         len(own_users),
         len(own_items),
         None if times is None else read_only(times),
+        None if weights is None else read_only(weights),
     ), ids
 
 

@@ -35,9 +35,11 @@ class Interactions:
         n_users: size of the user table; ids that no row uses are fine.
         n_items: size of the item table; ids that no row uses are fine.
         timestamps: (N,) int64, of which only the order matters, or None when it is unknown.
+        weights: (N,) float32, how much each row counts in training, or None where all count alike.
 
     Raises:
-        DataError: shapes or types do not match, an id is out of range, or a label is neither 0 nor 1.
+        DataError: shapes or types do not match, an id is out of range, a label is neither 0 nor 1, or a weight is
+            negative or not finite.
 
     Example:
         >>> data = Interactions(np.array([0, 0, 1]), np.array([0, 2, 2]), np.array([1, 0, 1]), 2, 3)
@@ -51,23 +53,20 @@ class Interactions:
     n_users: int
     n_items: int
     timestamps: IntegerArray | None = None
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         users = _frozen_ids("users", self.users, self.n_users)
         items = _frozen_ids("items", self.items, self.n_items)
         labels = _frozen_labels(self.labels)
         timestamps = None if self.timestamps is None else _frozen_integers("timestamps", self.timestamps)
-        for name, column in (("items", items), ("labels", labels), ("timestamps", timestamps)):
+        weights = None if self.weights is None else _frozen_weights(self.weights)
+        columns: dict[str, npt.NDArray[Any] | None]
+        columns = {"users": users, "items": items, "labels": labels, "timestamps": timestamps, "weights": weights}
+        for name, column in columns.items():
             if column is not None and len(column) != len(users):
                 raise DataError(f"{name} has {len(column)} entries, but users has {len(users)}")
-        for name, value in (
-            ("users", users),
-            ("items", items),
-            ("labels", labels),
-            ("timestamps", timestamps),
-            ("n_users", int(self.n_users)),
-            ("n_items", int(self.n_items)),
-        ):
+        for name, value in (*columns.items(), ("n_users", int(self.n_users)), ("n_items", int(self.n_items))):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -94,20 +93,25 @@ class Interactions:
             self.n_users,
             self.n_items,
             None if self.timestamps is None else read_only(self.timestamps[rows]),
+            None if self.weights is None else read_only(self.weights[rows]),
         )
 
     def followed_by(self, other: Interactions) -> Interactions:
         """Return the rows of both, over the same id tables; timestamps stay where both have them.
 
         Raises:
-            DataError: the id tables differ in size.
+            DataError: the id tables differ in size, or one has weights and the other has none.
         """
         if (self.n_users, self.n_items) != (other.n_users, other.n_items):
             raise DataError(
                 f"rows over {self.n_users} users and {self.n_items} items cannot be joined with rows over "
                 f"{other.n_users} and {other.n_items}"
             )
-        timestamps = None
+        if (self.weights is None) != (other.weights is None):
+            raise DataError("rows with weights cannot be joined with rows without; give both of them weights")
+        timestamps = weights = None
+        if self.weights is not None and other.weights is not None:
+            weights = np.concatenate([self.weights, other.weights])
         if self.timestamps is not None and other.timestamps is not None:
             timestamps = np.concatenate([self.timestamps, other.timestamps])
         return Interactions(
@@ -117,6 +121,7 @@ class Interactions:
             self.n_users,
             self.n_items,
             timestamps,
+            weights,
         )
 
     @property
@@ -135,6 +140,9 @@ class Interactions:
         if self.timestamps is not None:
             digest.update(b"timestamps")
             digest.update(self.timestamps.astype("<i8").tobytes())
+        if self.weights is not None:
+            digest.update(b"weights")
+            digest.update(self.weights.astype("<f4").tobytes())
         return digest.hexdigest()
 
 
@@ -152,8 +160,9 @@ class Split:
         item_ids: (n_items,) what the table calls each item, likewise.
 
     Raises:
-        DataError: a part is empty, the parts differ in their numbers of users or items, or validation or test
-            lacks positives or negatives (AUC is undefined there).
+        DataError: a part is empty, the parts differ in their numbers of users or items, some have weights and some
+            have none, those of train are all 0, or validation or test lacks positives or negatives (AUC is
+            undefined there).
     """
 
     name: str
@@ -174,6 +183,10 @@ class Split:
                     f"{self.name}: {part} has {rows.n_users} users and {rows.n_items} items, "
                     f"train has {self.n_users} and {self.n_items}; all parts need the same id tables"
                 )
+            if (rows.weights is None) != (self.train.weights is None):
+                raise DataError(f"{self.name}: train and {part} must both have weights, or none of them")
+        if self.train.weights is not None and not self.train.weights.any():
+            raise DataError(f"{self.name}: the weights of the train part are all 0; nothing can be learnt from it")
         for part, rows in (("validation", self.validation), ("test", self.test)):
             positives = int(rows.labels.sum())
             if positives in (0, len(rows)):
@@ -319,4 +332,15 @@ def _frozen_labels(values: npt.ArrayLike) -> FloatArray:
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"labels[{row}] is {column[row]}; a label is 0 or 1")
+    return _frozen(column, np.float32)
+
+
+def _frozen_weights(values: npt.ArrayLike) -> FloatArray:
+    column = _column("weights", values)
+    if column.dtype.kind not in "biuf":
+        raise DataError(f"weights has the type {column.dtype}; numbers are needed")
+    wrong = np.flatnonzero(~(np.isfinite(column) & (column >= 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"weights[{row}] is {column[row]}; a weight is a finite number of at least 0")
     return _frozen(column, np.float32)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.interactions import IntegerArray, Interactions, Split
+from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
 from recmodels.data.rows import Rows, Schema
 from recmodels.metrics import METRICS, evaluate, evaluate_resampled, require
 from recmodels.metrics.targets import Targets
@@ -23,6 +24,9 @@ InputFunction: TypeAlias = Callable[[Interactions, Interactions], npt.NDArray[An
 class PointwiseProblem(Problem):
     """A split of interactions, of which a model sees user and item, and a loss the label.
 
+    Where the split has weights, they are divided by their mean over train. Each example's loss is multiplied with
+    its own in training, and losses can read it as the input "weight". Metrics do not look at weights.
+
     Args:
         split: the interactions.
         metrics: names from `METRICS`; the first one steers. By default the task's own.
@@ -31,7 +35,11 @@ class PointwiseProblem(Problem):
 
     Raises:
         LookupError: a metric is unknown.
-        DataError: a further input is not (N,) finite numbers.
+        DataError: a further input is none of the task's; or, when its rows are asked for, not (N,) finite numbers.
+
+    Example:
+        >>> def popularity(rows: Interactions, train: Interactions) -> npt.NDArray[Any]:
+        ...     return np.log1p(np.bincount(train.items, minlength=train.n_items))[rows.items]
     """
 
     def __init__(
@@ -49,6 +57,13 @@ class PointwiseProblem(Problem):
         self.metrics = {name: METRICS[name].higher_is_better for name in names}
         self._schema = Schema({"user": split.n_users, "item": split.n_items})
         self._inputs = dict(inputs or {})
+        known = [given.name for given in task.inputs]
+        for name in self._inputs:
+            if name not in known:
+                raise DataError(
+                    f"{self.name}: the task {task.name!r} has no input {name!r}; it has {', '.join(known)}: "
+                    "give it one with task.with_input"
+                )
         self._rows: dict[Part, Rows] = {}
 
     def rows(self, part: Part) -> Rows:
@@ -58,8 +73,13 @@ class PointwiseProblem(Problem):
         return self._rows[part]
 
     def _columns(self, part: Interactions) -> Rows:
-        own = {name: function(part, self.split.train) for name, function in self._inputs.items()}
-        return Rows(self._schema, {"user": part.users, "item": part.items}, {"label": part.labels, **own})
+        train = self.split.train
+        inputs: dict[str, npt.NDArray[Any]] = {"label": part.labels}
+        weights = None
+        if part.weights is not None and train.weights is not None:
+            weights = inputs["weight"] = (part.weights / train.weights.mean(dtype=np.float64)).astype(np.float32)
+        inputs |= {name: function(part, train) for name, function in self._inputs.items()}
+        return Rows(self._schema, {"user": part.users, "item": part.items}, inputs, weights)
 
     def judge_of(self, rows: Rows, groups: IntegerArray | None, device: torch.device | str = "cpu") -> Judge:
         """Return what computes the metrics of some interactions; groups are their users."""

@@ -48,8 +48,8 @@ def load_dataset(source: str | Path | pd.DataFrame, **options: Any) -> Split:
 
     Args:
         source: a name ("synthetic", "ml-100k", "filmtrust"), the path of a table or of a folder, or a data frame.
-        **options: what the loader takes; for a path or a data frame: user, item, label, rating, time (names of
-            columns), positive_from, on_duplicates, on_unknown, split ("leave_one_out", "by_time", "at_random"),
+        **options: what the loader takes; for a path or a data frame: user, item, label, rating, time, weight (names
+            of columns), positive_from, on_duplicates, on_unknown, split ("leave_one_out", "by_time", "at_random"),
             validation, test (shares), seed, and for files columns, header, separator, encoding, quotes, missing,
             decimal. See the load functions in the modules of this package.
 

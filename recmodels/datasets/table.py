@@ -37,6 +37,7 @@ def load(
     rating: Name | None = None,
     positive_from: float = 4,
     time: Name | Literal[False] | None = None,
+    weight: Name | Literal[False] | None = None,
     on_duplicates: OnDuplicates = "error",
     on_unknown: OnUnknown = "error",
     split: str | None = None,
@@ -64,6 +65,7 @@ def load(
         rating: column of ratings, where there are no labels.
         positive_from: ratings from here on are positive.
         time: column of times; False where no column holds times.
+        weight: column of how much each row counts in training; False where no column holds weights.
         on_duplicates: "error" or "last", see `interactions_from_frame`.
         on_unknown: "error" refuses a validation or test part none of whose users, or none of whose items, occur in
             train, and published parts in which ids are text and in others numbers; "keep" takes them.
@@ -105,6 +107,7 @@ def load(
         label=label,
         rating=rating,
         time=time,
+        weight=weight,
         missing=_texts_for_missing(frame) if missing is None else missing,
         decimal=decimal,
         source=described,

@@ -124,6 +124,19 @@ class Column:
             raise self.error(wrong, f"{{value}} is no {what}{remedy}")
         return numbers
 
+    def weights(self) -> Floats:
+        """Return (N,) numbers of at least 0.
+
+        Raises:
+            DataError: a value is no such number.
+        """
+        weights = self.numbers("weight")
+        if (weights < 0).any():
+            raise self.error(
+                weights < 0, "the weight is {value}; weights are at least 0 (weight=False: there are none)"
+            )
+        return weights
+
     def error(self, wrong: npt.NDArray[np.bool_], problem: str) -> DataError:
         """Return the error for the rows marked, of which there is at least one.
 

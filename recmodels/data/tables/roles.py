@@ -17,6 +17,7 @@ ITEM_NAMES = ("item_id", "iid", "movieId", "itemId", "item")
 LABEL_NAMES = ("label",)
 RATING_NAMES = ("rating",)
 TIME_NAMES = ("timestamp",)
+WEIGHT_NAMES = ("weight",)
 
 #: A column's name. Numbers are those that pandas gives to columns of files without a header.
 Name = str | int
@@ -30,11 +31,12 @@ def find_columns(
     label: Name | None = None,
     rating: Name | None = None,
     time: Name | Literal[False] | None = None,
+    weight: Name | Literal[False] | None = None,
     missing: Collection[str] = (),
     decimal: str = ".",
     source: str = "the table",
 ) -> dict[str, Column]:
-    """Return the columns by what they hold: "user", "item", "label" or "rating", and "time" where there is one.
+    """Return the columns by what they hold: "user", "item", "label" or "rating"; "time" and "weight" where there are.
 
     Args:
         frame: a row an interaction.
@@ -43,6 +45,8 @@ def find_columns(
         label: column of labels; where None, label, if no rating is named.
         rating: column of ratings; where None, rating, if there is no label.
         time: column of times; where None, timestamp, if there is one; False where no column holds times.
+        weight: column of how much each row counts in training; where None, weight, if there is one; False where no
+            column holds weights.
         missing: texts that are no id but stand for a missing one, such as "NA".
         decimal: what stands before decimals in numbers that are text.
         source: where the table comes from, for messages.
@@ -65,6 +69,8 @@ def find_columns(
         found["label"] = table.column("label or rating", label, LABEL_NAMES + RATING_NAMES)
     if time is not False and (time is not None or table.has(TIME_NAMES)):
         found["time"] = table.column("time", time, TIME_NAMES)
+    if weight is not False and (weight is not None or table.has(WEIGHT_NAMES)):
+        found["weight"] = table.column("weight", weight, WEIGHT_NAMES)
     if len(frame) == 0:
         raise DataError(f"{source}: the table has no rows")
     return found

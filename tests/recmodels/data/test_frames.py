@@ -40,6 +40,22 @@ def test_times_where_they_are_found_or_named_and_not_where_they_are_not_meant() 
     assert interactions_from_frame(words, time=False)[0].timestamps is None
 
 
+def test_weights_where_they_are_found_or_named_and_not_where_they_are_not_meant() -> None:
+    assert interactions_from_frame(frame_of())[0].weights is None
+    for column, options in (("weight", {}), ("times", {"weight": "times"})):
+        found = interactions_from_frame(frame_of(**{column: [4, 0, 2.5, 1]}), **options)[0].weights  # type: ignore[arg-type]
+        assert found is not None and found.tolist() == [4, 0, 2.5, 1]
+    grams = frame_of(weight=["heavy"] * 4)
+    assert interactions_from_frame(grams, weight=False)[0].weights is None
+    with pytest.raises(DataError, match="row 0, column 'weight': 'heavy' is no weight"):
+        interactions_from_frame(grams)
+    with pytest.raises(DataError, match=r"row 2, column 'weight': the weight is -1; .* at least 0"):
+        interactions_from_frame(frame_of(weight=[1, 1, -1, 1]))
+    twice = frame_of(item=["a", "a", "a", "c"], weight=[1, 2, 3, 4])
+    last = interactions_from_frame(twice, on_duplicates="last")[0]
+    assert last.weights is not None and last.weights.tolist() == [2, 3, 4]
+
+
 def test_columns_called_by_numbers() -> None:
     frame = pd.DataFrame([["a", 7, 5], ["b", 7, 1]])
     for names in ((0, 1, 2), ("0", "1", "2"), np.arange(3)):

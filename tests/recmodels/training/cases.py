@@ -138,7 +138,10 @@ def reference_training(
             users, items = torch.tensor(train.users[rows]), torch.tensor(train.items[rows])
             label = torch.tensor(train.labels[rows]).double()
             leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-            batch_loss = multiplier * values(reference_scores(leaves, users, items), label).mean()
+            own = values(reference_scores(leaves, users, items), label)
+            if train.weights is not None:
+                own = own * torch.tensor(train.weights[rows] / train.weights.mean(dtype=np.float64))
+            batch_loss = multiplier * own.mean()
             gradients = dict(zip(leaves, torch.autograd.grad(batch_loss, list(leaves.values())), strict=True))
             for name, weight in weights.items():
                 gradient = gradients[name] + 2 * protocol.loss_decay * weight
