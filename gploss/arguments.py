@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -100,6 +100,19 @@ def functions(name: str, value: object) -> tuple[Callable[..., Any], ...]:
     if not isinstance(value, list | tuple) or not all(map(callable, value)):
         raise TypeError(f"{name} must be a list of functions, got {shown(value)}")
     return tuple(value)
+
+
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """Return an argument as a tuple of texts.
+
+    Raises:
+        TypeError: if it is no list of texts.
+    """
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a list of texts, got a single one: write {name}=[{value!r}]")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of texts, got {shown(value)}")
+    return tuple(instance(f"each of {name}", text, str, "a text") for text in value)
 
 
 def shown(value: object) -> str:

@@ -10,10 +10,11 @@ from fractions import Fraction
 from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
+from gploss.arguments import instance, shown, texts, whole_number
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError
@@ -43,7 +44,7 @@ class Grammar:
         max_depth: most operators on a way from the root to a leaf.
 
     Raises:
-        GrammarError: an unknown name, a name twice, no terminal, or a limit below 1.
+        GrammarError: an unknown name, a name twice, no terminal, a limit below 1, or an argument of another kind.
 
     Example:
         >>> grammar = Grammar.standard()
@@ -62,6 +63,15 @@ class Grammar:
     max_depth: int
 
     def __post_init__(self) -> None:
+        try:
+            for name in ("operators", "terminals"):
+                object.__setattr__(self, name, texts(name, getattr(self, name)))
+            for name in ("max_size", "max_depth"):
+                object.__setattr__(self, name, whole_number(name, getattr(self, name), least=1))
+        except (TypeError, ValueError) as error:
+            raise GrammarError(str(error)) from None
+        if self.semantics not in get_args(Semantics):
+            raise GrammarError(f"semantics must be {' or '.join(get_args(Semantics))}, got {shown(self.semantics)}")
         for operator_name in self.operators:
             if operator_name not in OPERATORS:
                 raise GrammarError(f"no operator is named {operator_name!r}; known: {', '.join(OPERATORS)}")
@@ -77,8 +87,8 @@ class Grammar:
         for names in (self.operators, self.terminals):
             if len(set(names)) < len(names):
                 raise GrammarError(f"a name occurs twice in {', '.join(names)}")
-        if self.max_size < 1 or not 1 <= self.max_depth <= MAX_DEPTH:
-            raise GrammarError(f"max_size must be at least 1, and max_depth between 1 and {MAX_DEPTH}")
+        if self.max_depth > MAX_DEPTH:
+            raise GrammarError(f"max_depth must be at most {MAX_DEPTH}, got {self.max_depth}")
 
     @classmethod
     def paper(cls) -> Grammar:
@@ -100,8 +110,9 @@ class Grammar:
             >>> Grammar.standard(extra=["softplus"]).parse("softplus(logit) - label * logit").size
             4
         """
+        instance("task", task, Task, "a Task, such as POINTWISE")
         operators = tuple(name for name, row in OPERATORS.items() if not row.opt_in)
-        return cls("standard", (*operators, *extra), task.leaves, True, "plain", 15, 8)
+        return cls("standard", (*operators, *texts("extra", extra)), task.leaves, True, "plain", 15, 8)
 
     @cached_property
     def unary(self) -> tuple[str, ...]:
@@ -113,17 +124,15 @@ class Grammar:
         """Names of the operators of two operands."""
         return tuple(name for name in self.operators if OPERATORS[name].arity == 2)
 
-    def describe(self) -> Mapping[str, object]:
-        """Return all that decides which functions the grammar can write, operators' formulas included."""
-        terminals = [TERMINALS[name] for name in self.terminals if name in TERMINALS]
-        return asdict(self) | {
-            "operators": [dict(OPERATORS[name].describe()) for name in self.operators],
-            "inputs": [dict(terminal.describe()) for terminal in terminals],
-        }
+    def describe(self) -> Mapping[str, Any]:
+        """Return all that decides which functions the grammar can write: its fields, and formulas by name."""
+        operators = [OPERATORS[name].describe() for name in self.operators]
+        terminals = [TERMINALS[name].describe() for name in self.terminals if name in TERMINALS]
+        return asdict(self) | {"formulas": {str(row["name"]): dict(row) for row in (*operators, *terminals)}}
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
-        """Hash of `describe`: 32 hexadecimal digits."""
+        """Hash of `describe`: 32 hexadecimal digits. Not kept: a name may come to stand for another operator."""
         text = json.dumps(self.describe(), sort_keys=True)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 

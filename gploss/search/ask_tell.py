@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -204,7 +203,7 @@ class AskTell(ABC):
             "proposals_at_once": self.proposals_at_once,
             "reward_filter": None if self.reward_filter is None else self.reward_filter.describe(),
             "arguments": self._settings(),
-            "grammar": {**asdict(self.grammar), "content_hash": self.grammar.content_hash},
+            "grammar": {**self.grammar.describe(), "content_hash": self.grammar.content_hash},
             "evaluator": self.evaluator.describe(),
         }
         plain: dict[str, JSON] = json.loads(canonical_json(settings))

@@ -189,8 +189,13 @@ def test_graphs_within_the_limits_are_in(data: st.DataObject) -> None:
         ({"terminals": ("pred", "1.0")}, "'1.0' has to be written '1'"),
         ({"terminals": ("pred", "pred")}, "twice"),
         ({"max_size": 0}, "max_size must be at least 1"),
-        ({"max_depth": 0}, "max_depth between 1 and"),
-        ({"max_depth": 101}, "max_depth between 1 and 100"),
+        ({"max_depth": 0}, "max_depth must be at least 1"),
+        ({"max_depth": 101}, "max_depth must be at most 100, got 101"),
+        ({"max_size": 4.0}, "max_size must be a whole number, got 4.0"),
+        ({"operators": "add"}, r"operators must be a list of texts, got a single one: write operators=\['add'\]"),
+        ({"terminals": None}, "terminals must be a list of texts, got None"),
+        ({"operators": ["add", abs]}, "each of operators must be a text, got <built-in function abs>"),
+        ({"semantics": "clamp"}, "semantics must be plain or clamped, got 'clamp'"),
     ],
 )
 def test_a_grammar_that_cannot_be(change: dict[str, Any], message: str) -> None:

@@ -7,17 +7,21 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
+from gploss.language.operators import OPERATORS, Operator, register_operator, unary
+from gploss.language.terminals import TERMINALS, register_terminal, terminal
 from gploss.search.budget import Budget
-from gploss.search.checkpoint import CheckpointError
+from gploss.search.checkpoint import Checkpoint, CheckpointError
 from gploss.search.reward import BaselineFilter
 from gploss.search.searcher import AskTellSearcher
-from tests.gploss.search.runs import TINY, charged, comparable, make, quiet, raise_interrupt, searchers
+from tests.gploss.search.runs import STANDARD, TINY, charged, comparable, make, quiet, raise_interrupt, searchers
 from tests.synthetic import SyntheticEvaluator
 
 
@@ -107,6 +111,37 @@ def test_a_checkpoint_of_other_settings_is_an_error_that_names_them(
     with pytest.raises(CheckpointError, match=difference):
         quiet(other(), 30, checkpoint=file)
     assert file.read_bytes() == before
+
+
+def settings_with(operators: tuple[str, ...] = (), terminals: tuple[str, ...] = ()) -> dict[str, JSON]:
+    grammar = replace(
+        STANDARD, operators=(*STANDARD.operators, *operators), terminals=(*STANDARD.terminals, *terminals)
+    )
+    return make(grammar=grammar).settings()
+
+
+def test_a_changed_operator_is_noticed_by_its_formulas(softramp: Operator, tmp_path: Path) -> None:
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        checkpoint.begin(settings_with(operators=("softramp",)))
+        OPERATORS.unregister("softramp")
+        register_operator(unary("softramp", "0.5 * x", "0.5"))
+        value = r"settings\.grammar\.formulas\.softramp\.value: .*log.* in the file, '0\.5 \* x' now"
+        with pytest.raises(CheckpointError, match=value):
+            checkpoint.begin(settings_with(operators=("softramp",)))
+
+
+def test_a_changed_terminal_is_noticed_by_its_formulas(tmp_path: Path) -> None:
+    register_terminal(terminal("doubt", "score + 1", ["score"], {"score": "1"}))
+    try:
+        with Checkpoint(tmp_path / "run") as checkpoint:
+            checkpoint.begin(settings_with(terminals=("doubt",)))
+            TERMINALS.unregister("doubt")
+            register_terminal(terminal("doubt", "score + 2", ["score"], {"score": "1"}))
+            value = r"settings\.grammar\.formulas\.doubt\.value: 'score \+ 1' in the file, 'score \+ 2' now"
+            with pytest.raises(CheckpointError, match=value):
+                checkpoint.begin(settings_with(terminals=("doubt",)))
+    finally:
+        TERMINALS.unregister("doubt")
 
 
 def test_a_file_that_is_no_checkpoint_is_an_error_and_kept(tmp_path: Path) -> None:
