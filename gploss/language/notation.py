@@ -222,6 +222,9 @@ class _Latex(_Notation):
         return f"t_{{{self.parts}}}"
 
     def symbol(self, name: str) -> str:
+        base, _, index = name.rpartition("_")
+        if index.isdigit() and base:
+            return f"{self.symbol(base)}_{{{index}}}"
         if len(name) == 1:
             return name
         return f"\\{name}" if _GREEK.fullmatch(name) else r"\mathrm{" + name.replace("_", r"\_") + "}"

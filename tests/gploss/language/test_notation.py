@@ -248,7 +248,7 @@ def test_latex_is_balanced(expression: Expression) -> None:
         ("-1e-7 * exp(-1e7 * logit)", r"-10^{-7} \cdot e^{-10^{7} \cdot s}"),
         (
             "gamma=2; w_1=3; t=0.5; gamma * w_1 * t",
-            r"\gamma \cdot \mathrm{w\_1} \cdot t,\quad \gamma = 2,\quad \mathrm{w\_1} = 3,\quad t = 0.5",
+            r"\gamma \cdot w_{1} \cdot t,\quad \gamma = 2,\quad w_{1} = 3,\quad t = 0.5",
         ),
         ("clamped(label * pred)", r"\left[y \cdot \hat{y}\right]_{\mathrm{clamped}}"),
         ("clamped(neg(2) * pred)", r"\left[\left(-2\right) \cdot \hat{y}\right]_{\mathrm{clamped}}"),
