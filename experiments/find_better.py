@@ -53,7 +53,9 @@ _SEARCH_SPLITS, _CHOICE_SPLITS = 1, 2
 FOUND: Final = "found"
 
 #: The standard grammar's limits are a little tight for varying the longer of the hand-made losses.
-_GRAMMAR: Final = replace(Grammar.standard(), name="wide", max_size=24, max_depth=10)
+_GRAMMAR: Final = replace(
+    Grammar.standard(extra=["softplus", "log_positive"]), name="wide", max_size=32, max_depth=12
+)
 
 
 class Improve(options.DataSettings, options.VerdictSettings):

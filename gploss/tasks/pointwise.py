@@ -19,7 +19,7 @@ for _row in (
     terminal("pred", "sigmoid(score)", ("score",), {"score": "value * (1 - value)"}, r"\hat{y}", "sigmoid(s)"),
     terminal("label", "label", ("label",), latex="y", written="y"),
     terminal("logit", "score", ("score",), {"score": "1"}, "s", "s"),
-    terminal("weight", "weight", ("weight",), latex="w", written="w"),
+    terminal("weight", "weight", ("weight",), latex="w"),
 ):
     BUILT_IN.append(register_terminal(_row))
 

@@ -12,7 +12,7 @@ from tests.experiments.conftest import Gploss, Outcome
 
 
 def run(gploss: Gploss, ratings: Path, out: Path, *options: str) -> Outcome:
-    size = ["--budget", "14", "--seeds", "2", "--epochs", "1", "--validation-parts", "2", "--contenders", "2"]
+    size = ["--budget", "24", "--seeds", "2", "--epochs", "1", "--validation-parts", "2", "--contenders", "2"]
     size += ["--tests", "2", "--final-epochs", "2", "--tuning-seeds", "1", "--population", "8"]
     return gploss("improve", "--dataset", ratings, "--out", out, "--device", "cpu", *size, *options)
 
@@ -28,9 +28,9 @@ def test_one_found_loss_stands_beside_the_hand_made_ones(gploss: Gploss, ratings
     assert found["expression"].to_list() == table.loc[table["found by"] == "found", "expression"].to_list()
     assert (tmp_path / "losses.png").exists() and "better loss for mf" in (tmp_path / "summary.md").read_text()
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["words"].startswith("improve --budget 14 --epochs 1 ") and record["command"] == "improve"
+    assert record["words"].startswith("improve --budget 24 --epochs 1 ") and record["command"] == "improve"
     searches = record["details"]["searches"]
-    assert [one["counts"]["trained"] + one["counts"]["diverged"] for one in searches] == [14, 14]
+    assert [one["counts"]["trained"] + one["counts"]["diverged"] for one in searches] == [24, 24]
     again = gploss("improve", "--out", tmp_path, "--jobs", "2", "--resume")
     assert again.code == 0, again.errors
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confirmation.csv"), table)
@@ -44,7 +44,7 @@ def test_losses_of_a_file_are_begun_with(gploss: Gploss, ratings: Path, tmp_path
     outcome = run(gploss, ratings, out, *options, "--searchers", "genetic,random")
     assert outcome.code == 0, outcome.errors
     texts = [str(record.expression) for record in SearchResult.load(out / "runs/genetic-0.json").records]
-    assert "mul(abs(add(label, neg(pred))), square(add(label, neg(pred))))" in texts[:12]
+    assert "mul(abs(add(label, neg(pred))), square(add(label, neg(pred))))" in texts[:22]
     assert (out / "runs/random-0.json").exists(), "a searcher that takes no initial losses is told them"
     assert "mine.txt" in (out / "summary.md").read_text()
 

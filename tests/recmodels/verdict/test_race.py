@@ -178,6 +178,9 @@ def test_whole_numbers_differences_and_a_default_of_zero() -> None:
     assert all(own["batch"] == int(own["batch"]) and 128 <= own["batch"] <= 2048 for own in values)
     assert min(own["margin"] for own in values) < 0.2 and max(own["margin"] for own in values) > 3.8
     assert sum(own["margin"] < 2 for own in values) == pytest.approx(20, abs=3)
+    steep = Setting("steep", 2.0, 1.0, 5.0, "linear")
+    assert [place_of(steep, value) for value in (1, 2, 5)] == [-2, 0, 6]  # eighths of the range
+    assert value_at(steep, 3) == 3.5
     lowest = np.array([0.0, place_of(margin, 0.0), 0.0])
     assert not ranges.widen(lowest)  # a margin below 0 makes no sense, so there is nothing to widen
     assert ranges.on_edge(lowest) == ("margin",)
