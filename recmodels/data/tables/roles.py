@@ -36,7 +36,7 @@ def find_columns(
     decimal: str = ".",
     source: str = "the table",
 ) -> dict[str, Column]:
-    """Return the columns by what they hold: "user", "item", "label" or "rating"; "time" and "weight" where there are.
+    """Return the columns by what they hold: user, item, label or rating; time and weight where there are some.
 
     Args:
         frame: a row an interaction.
