@@ -70,7 +70,7 @@ VARIANTS: Final = {
     WHOLE: Variant(),
     "without duplicates": Variant(duplicates=False),
     "without zero gradient": Variant(allow=(Reason.ZERO_GRADIENT,)),
-    "without label dependence": Variant(allow=(Reason.NO_DEPENDENCE,)),
+    "without dependence on inputs": Variant(allow=(Reason.NO_DEPENDENCE,)),
     "with direction check": Variant(direction=True),
     "without baseline": Variant(baseline=False),
     "nothing filtered": Variant(duplicates=False, allow=_ALL_REASONS, baseline=False),

@@ -64,6 +64,59 @@ def imports(tree: ast.AST) -> Iterator[str]:
 GRAPH = {name: {target for target in imports(tree) if target in SOURCES} for name, tree in TREES.items()}
 
 
+#: What only the pointwise task, its data and its metrics may name.
+POINTWISE_WORDS = {"label", "labels", "labelled", "auc", "gauc", "roc", "auroc"}
+KNOWS_POINTWISE = ("gploss.tasks.pointwise", "recmodels.data", "recmodels.datasets", "recmodels.metrics")
+
+#: Who else says them, and why.
+SAYS_SO = {
+    "experiments.command.options": "the command line names columns of tables",
+    "experiments.parts.reading": "and hands them on",
+    "experiments.bench.benchmark": "one figure compares the AUC of many models with scikit-learn's",
+    "experiments.bench.reference_loop": "the plain loop that training is compared with",
+    "experiments.bench.resampling": "made-up targets",
+}
+PLOTS = "gploss.report.plots"  # where labels stand at axes
+
+
+def words_said(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Each word in identifiers and texts, docstrings aside, with its line."""
+    for node in ast.walk(tree):
+        texts: list[str | None] = []
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None  # a docstring, of a variable too
+        elif isinstance(node, ast.Name):
+            texts = [node.id]
+        elif isinstance(node, ast.Attribute):
+            texts = [node.attr]
+        elif isinstance(node, ast.arg | ast.keyword):
+            texts = [node.arg]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            texts = [node.name]
+        elif isinstance(node, ast.alias):
+            texts = [node.name, node.asname]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts = [node.value]
+        for text in texts:
+            for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text or ""):
+                yield word.lower(), getattr(node, "lineno", 0)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_the_pointwise_task_knows_labels(name: str) -> None:
+    if name.startswith(KNOWS_POINTWISE) or name in SAYS_SO:
+        return
+    forbidden = POINTWISE_WORDS - {"label", "labels"} if name.startswith(PLOTS) else POINTWISE_WORDS
+    said = words_said(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    assert not [f"{word!r} in line {line}" for word, line in said if word in forbidden]
+
+
+def test_who_may_say_label_does() -> None:
+    for name in SAYS_SO:
+        said = {word for word, _ in words_said(ast.parse(SOURCES[name].read_text(encoding="utf-8")))}
+        assert said & POINTWISE_WORDS, f"{name} need not be an exception any more"
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(SOURCES) > 30
     assert "gploss.language.operators" in GRAPH["gploss.language.expression"]

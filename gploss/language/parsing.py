@@ -108,7 +108,7 @@ class _Parser(Generic[N]):
         self.start = len(one_line) - len(one_line.lstrip())
         self.source = one_line.strip()
         if not self.source:
-            raise ParseError(self.text, 0, "the text is empty", "an expression such as neg(mul(label, log(pred)))")
+            raise ParseError(self.text, 0, "the text is empty", "an expression such as square(logit)")
         if self.source.startswith("clamped(") and self.source.endswith(")"):
             self.semantics = "clamped"
             inner = self.source.removeprefix("clamped(").removesuffix(")")

@@ -38,7 +38,7 @@ class Reward:
     higher_is_better: bool
     failure: float
 
-    def __init__(self, metric: str = "auc", higher_is_better: bool = True, failure: float | None = None) -> None:
+    def __init__(self, metric: str, higher_is_better: bool = True, failure: float | None = None) -> None:
         if failure is None:
             failure = 0.0 if higher_is_better else _FAILURE_OF_LOSSES
         object.__setattr__(self, "metric", metric)

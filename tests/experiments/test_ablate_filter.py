@@ -27,7 +27,7 @@ def test_parts_that_are_off_are_trained(
     assert (runs.loc["nothing filtered", "duplicates"] == 0).all()
     if protocol == "standard":
         assert (runs["proposals"] == 40).all()
-        for variant in ("without zero gradient", "without label dependence", "nothing filtered"):
+        for variant in ("without zero gradient", "without dependence on inputs", "nothing filtered"):
             assert runs.loc[variant, "rejected"].sum() < runs.loc["the filter", "rejected"].sum()
     table = pd.read_csv(tmp_path / "ablation.csv")
     assert len(table) == 7 and (tmp_path / f"ablation-{searcher}.png").exists()
