@@ -382,9 +382,7 @@ def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     if not operands:
-        if node.name is None or node.constant is None:
-            return node
-        return Expression.leaf(node.constant, node.semantics)
+        return node if node.name is None or node.constant is None else Expression.leaf(node.constant, node.semantics)
     kept = neutral(node.head, operands, node.semantics)
     if kept is not None:
         return kept

@@ -131,7 +131,7 @@ def test_sugar_stands_for_the_protected_forms() -> None:
         (" \n ", 0, "empty", "an expression such as"),
         ("#pred", 0, "only a comment", "an expression"),
         ("clamped()", 8, "nothing is clamped", "an expression in the brackets"),
-        ("prod", 0, "unknown name 'prod'", "pred, label, logit, or a number"),
+        ("prod", 0, "unknown name 'prod'", "pred, label, logit, weight, or a number"),
         ("max(pred, foo)", 10, "unknown name 'foo'", "pred, label, logit"),
         ("  max(pred, foo)", 12, "unknown name 'foo'", "pred, label, logit"),
         ("clamped( max(pred,\nfoo))", 19, "unknown name 'foo'", "pred, label, logit"),

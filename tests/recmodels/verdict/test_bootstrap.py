@@ -65,6 +65,14 @@ def test_a_gain_is_positive_where_the_loss_is_better(higher_is_better: bool) -> 
     assert worse.p_value == pytest.approx(2 / 300)
 
 
+def test_an_interval_leaves_out_a_fortieth_at_each_end() -> None:
+    drawn = np.arange(401.0)  # one seed, so that a resample is what it is
+    resampled = np.stack([np.zeros((1, 401)), drawn[None, :] - 5])
+    _, gain = gains(np.zeros((2, 1)), resampled, draw_seeds(1, 401, 0), higher_is_better=True)
+    assert (gain.low, gain.high) == (10 - 5, 390 - 5)
+    assert gain.p_value == pytest.approx(2 * 6 / 401)  # six of them are not above 0
+
+
 def test_seeds_are_drawn_too() -> None:
     """Where the units say nothing, the interval is that of the seeds alone: error of a mean of S differences."""
     differences = np.array([0.0, 1.0, 2.0, 3.0])

@@ -73,6 +73,7 @@ def test_without_one_the_sentence_says_what_could_have_been_seen() -> None:
 @pytest.mark.parametrize("one", [
     dataclasses.replace(BETTER, p_value=0.06),  # corrected for others
     dataclasses.replace(BETTER, gain=dataclasses.replace(BETTER.gain, low=-0.001)),
+    dataclasses.replace(BETTER, gain=dataclasses.replace(BETTER.gain, low=0.0)),
     dataclasses.replace(BETTER, tuned=tuned("hinge", HAND_MADE), p_value=math.nan),
 ])  # fmt: skip
 def test_what_does_not_count_as_better(one: Comparison) -> None:
