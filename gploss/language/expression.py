@@ -382,7 +382,8 @@ def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     if not operands:
-        return node if node.name is None or node.constant is None else Expression.leaf(node.constant, node.semantics)
+        number = node.constant if node.name is not None else None
+        return node if number is None else Expression.leaf(number, node.semantics)
     kept = neutral(node.head, operands, node.semantics)
     if kept is not None:
         return kept

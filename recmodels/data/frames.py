@@ -17,6 +17,8 @@ from recmodels.data.tables.times import times_of
 
 OnDuplicates = Literal["error", "last"]
 
+POSITIVE_FROM = 4.0
+
 
 def interactions_from_frame(
     frame: pd.DataFrame,
@@ -25,7 +27,7 @@ def interactions_from_frame(
     item: Name | None = None,
     label: Name | None = None,
     rating: Name | None = None,
-    positive_from: float = 4,
+    positive_from: float | None = None,
     time: Name | Literal[False] | None = None,
     weight: Name | Literal[False] | None = None,
     on_duplicates: OnDuplicates = "error",
@@ -44,7 +46,8 @@ def interactions_from_frame(
         item: column of item ids, numbers or text.
         label: column of 0 and 1, or False and True. Give label or rating, not both.
         rating: column of numbers.
-        positive_from: ratings from here on have label 1, lower ones 0.
+        positive_from: ratings from here on have label 1, lower ones 0; 4 where None. Where it is given, ratings are
+            used even if there is a label column.
         time: column of numbers or of dates (ISO 8601), of which only the order matters, see
             `recmodels.data.tables.times.times_of`; False where no column holds times.
         weight: column of numbers of at least 0, how much each row counts in training; False where no column holds
@@ -77,6 +80,7 @@ def interactions_from_frame(
         item=item,
         label=label,
         rating=rating,
+        positive_from=positive_from,
         time=time,
         weight=weight,
         missing=missing,
@@ -87,16 +91,18 @@ def interactions_from_frame(
 
 
 def interactions_from_columns(
-    columns: dict[str, Column], *, positive_from: float = 4, on_duplicates: OnDuplicates = "error"
+    columns: dict[str, Column], *, positive_from: float | None = None, on_duplicates: OnDuplicates = "error"
 ) -> tuple[Interactions, Vocabulary]:
     """Turn columns that `find_columns` found into Interactions, see `interactions_from_frame`.
 
     Args:
         columns: is empty in the end: each column's memory is free before the next one takes its own.
-        positive_from: ratings from here on have label 1, lower ones 0.
+        positive_from: ratings from here on have label 1, lower ones 0; 4 where None.
         on_duplicates: "error" or "last".
     """
-    _check_arguments(positive_from, on_duplicates)
+    if on_duplicates not in ("error", "last"):
+        raise ValueError(f"on_duplicates is {on_duplicates!r}; it can be 'error' or 'last'")
+    positive_from = real_number("positive_from", POSITIVE_FROM if positive_from is None else positive_from)
     threshold = positive_from if "rating" in columns else None
     target = columns.pop("label" if threshold is None else "rating")
     users, own_users = columns.pop("user").ids()
@@ -124,12 +130,6 @@ def interactions_from_columns(
         None if times is None else read_only(times),
         None if weights is None else read_only(weights),
     ), ids
-
-
-def _check_arguments(positive_from: float, on_duplicates: str) -> None:
-    if on_duplicates not in ("error", "last"):
-        raise ValueError(f"on_duplicates is {on_duplicates!r}; it can be 'error' or 'last'")
-    real_number("positive_from", positive_from)
 
 
 def _refuse_one_class(labels: FloatArray, target: Column, positive_from: float | None) -> None:

@@ -50,6 +50,8 @@ class PointwiseProblem(Problem):
         task: Task = POINTWISE,
         inputs: Mapping[str, InputFunction] | None = None,
     ) -> None:
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics must be a list of names, such as [{metrics!r}], got {metrics!r}")
         names = (task.metric,) if metrics is None else tuple(metrics)
         self.name = split.name
         self.task = task

@@ -14,6 +14,7 @@ from recmodels.data.interactions import DataError, IntegerArray, Interactions, S
 from recmodels.data.noise import NoisySplit
 
 FEWEST_INTERACTIONS = 5
+SHARE = 0.1  # of the rows, for validation and for test
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 PartOfRow = npt.NDArray[np.int8]
@@ -172,8 +173,8 @@ def split_by_name(
     interactions: Interactions,
     split: str = "leave_one_out",
     *,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
     name: str = "interactions",
 ) -> Split:
@@ -182,8 +183,8 @@ def split_by_name(
     Args:
         interactions: what to split.
         split: "leave_one_out", "by_time" or "at_random".
-        validation: share of the rows, for by_time and at_random.
-        test: share of the rows, for by_time and at_random.
+        validation: share of the rows, for by_time and at_random; 0.1 where None.
+        test: share of the rows, for by_time and at_random; 0.1 where None.
         seed: for at_random.
         name: what is split; the result's name is this and the way of splitting.
 
@@ -191,13 +192,18 @@ def split_by_name(
         LookupError: there is no such way to split.
         DataError: the data cannot be split so.
     """
+    shares = [SHARE if share is None else share for share in (validation, test)]
     ways: dict[str, Callable[[], Split]] = {
         "leave_one_out": lambda: leave_one_out(interactions, name=name),
-        "by_time": lambda: by_time(interactions, validation, test, name=name),
-        "at_random": lambda: at_random(interactions, validation, test, seed=seed, name=name),
+        "by_time": lambda: by_time(interactions, *shares, name=name),
+        "at_random": lambda: at_random(interactions, *shares, seed=seed, name=name),
     }
     if split not in ways:
         raise LookupError(f"no split is named {split!r}; choose from: {', '.join(SPLITS)}")
+    if split == "leave_one_out" and (validation is not None or test is not None):
+        raise DataError(
+            f"{name}: validation and test are shares for by_time and at_random; leave_one_out has a rule of its own"
+        )
     return ways[split]()
 
 

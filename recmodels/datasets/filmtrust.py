@@ -14,8 +14,8 @@ def load(
     split: str = "at_random",
     seed: int = 0,
     positive_from: float = 3.5,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
 ) -> Split:
     """Load FilmTrust from the folder GPLOSS_DATA. Of the three pairs that occur twice the last row is kept.
 
@@ -26,8 +26,8 @@ def load(
         split: "at_random", or "leave_one_out" by order of the rows (there are no times).
         seed: of the random split.
         positive_from: ratings from here on are positive.
-        validation: share of the rows, for at_random.
-        test: share of the rows, for at_random.
+        validation: share of the rows, for at_random; 0.1 where None.
+        test: share of the rows, for at_random; 0.1 where None.
 
     Raises:
         DataError: the file is not there; the message says how to get it.

@@ -22,8 +22,8 @@ def load(
     *,
     split: str | None = None,
     positive_from: float = 4,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
 ) -> Split:
     """Load MovieLens 100K from the folder GPLOSS_DATA, or download it where that variable is not set.
@@ -35,8 +35,8 @@ def load(
     Args:
         split: "leave_one_out", "by_time" or "at_random"; None as above.
         positive_from: ratings from here on are positive; other values than 4 need the ratings.
-        validation: share of the rows, for by_time and at_random.
-        test: share of the rows, for by_time and at_random.
+        validation: share of the rows, for by_time and at_random; 0.1 where None.
+        test: share of the rows, for by_time and at_random; 0.1 where None.
         seed: for at_random.
 
     Raises:
@@ -44,7 +44,8 @@ def load(
         DownloadError: the download failed.
     """
     folder = data_folder()
-    if folder is not None and split is None and positive_from == 4 and (folder / PUBLISHED_SPLIT).is_dir():
+    as_published = (split, positive_from, validation, test) == (None, 4, None, None)
+    if folder is not None and as_published and (folder / PUBLISHED_SPLIT).is_dir():
         return table.load(folder / PUBLISHED_SPLIT)
     return table.load(
         _ratings(folder),

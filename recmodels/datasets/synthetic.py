@@ -58,8 +58,8 @@ def load(
     seed: int = 0,
     split: str = "leave_one_out",
     positive_from: float = 4,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
 ) -> Split:
     """Make the synthetic dataset and split it.
 
@@ -67,8 +67,8 @@ def load(
         seed: of the data and of the random split.
         split: "leave_one_out", "by_time" or "at_random".
         positive_from: ratings from here on are positive.
-        validation: share of the rows, for by_time and at_random.
-        test: share of the rows, for by_time and at_random.
+        validation: share of the rows, for by_time and at_random; 0.1 where None.
+        test: share of the rows, for by_time and at_random; 0.1 where None.
 
     Raises:
         DataError: no rating or each of them is positive.

@@ -35,14 +35,14 @@ def load(
     item: Name | None = None,
     label: Name | None = None,
     rating: Name | None = None,
-    positive_from: float = 4,
+    positive_from: float | None = None,
     time: Name | Literal[False] | None = None,
     weight: Name | Literal[False] | None = None,
     on_duplicates: OnDuplicates = "error",
     on_unknown: OnUnknown = "error",
     split: str | None = None,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
     columns: Sequence[str] | None = None,
     header: bool | None = None,
@@ -63,15 +63,16 @@ def load(
         item: column of items.
         label: column of 0 and 1, or False and True.
         rating: column of ratings, where there are no labels.
-        positive_from: ratings from here on are positive.
+        positive_from: ratings from here on are positive; 4 where None. Where it is given, ratings are used even if
+            there are labels.
         time: column of times; False where no column holds times.
         weight: column of how much each row counts in training; False where no column holds weights.
         on_duplicates: "error" or "last", see `interactions_from_frame`.
         on_unknown: "error" refuses a validation or test part none of whose users, or none of whose items, occur in
             train, and published parts in which ids are text and in others numbers; "keep" takes them.
         split: "leave_one_out" (where None), "by_time" or "at_random". For a folder that holds a split, None.
-        validation: share of the rows, for by_time and at_random.
-        test: share of the rows, for by_time and at_random.
+        validation: share of the rows, for by_time and at_random; 0.1 where None.
+        test: share of the rows, for by_time and at_random; 0.1 where None.
         seed: for at_random.
         columns: names for the columns of a file of text, see `read_table`.
         header: whether the first line holds names.
@@ -98,14 +99,17 @@ def load(
     frame, described = _read(source, reading)
     index = frame.index
     parts = index.codes[0] if isinstance(index, pd.MultiIndex) and not isinstance(source, pd.DataFrame) else None
-    if parts is not None and (split is not None or on_duplicates != "error"):
-        raise DataError(f"{described}: holds a split already, so it takes neither split nor on_duplicates")
+    if parts is not None and ((split, validation, test) != (None, None, None) or on_duplicates != "error"):
+        raise DataError(
+            f"{described}: holds a split already, so it takes neither split nor on_duplicates, validation and test"
+        )
     found = find_columns(
         frame,
         user=user,
         item=item,
         label=label,
         rating=rating,
+        positive_from=positive_from,
         time=time,
         weight=weight,
         missing=_texts_for_missing(frame) if missing is None else missing,

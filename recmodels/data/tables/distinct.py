@@ -71,6 +71,8 @@ def spread(values: Values, codes: Codes, none: float | bool) -> Values:
 
 def as_floats(values: Values) -> Floats:
     """Return (K,) numbers or texts of numbers as floats, NaN where they are none."""
+    if values.dtype in (np.float16, np.float32):  # 4.1 in 32 bits is below 4.1 in 64
+        return values.astype(str).astype(np.float64)
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype != object:

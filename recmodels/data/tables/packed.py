@@ -21,6 +21,20 @@ RATINGS_IN_ARCHIVE = ("u.data", "ratings.dat", "ratings.csv")
 #: Tables pack to a third or a twentieth of their size, not to a two-hundredth; small ones may be anything.
 MOST_TIMES, ALWAYS_BYTES = 200, 1 << 26
 
+#: How files of other kinds begin, whatever they are called.
+_BEGINNINGS = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh91AY&SY": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"PAR1\x15": "a Parquet file",
+    b"ARROW1\0\0": "an Arrow file",
+    b"SQLite format 3": "a database",
+    b"\x89HDF": "an HDF5 file",
+    b"\x80\x04": "a pickle",
+}
+
 # What the standard library's readers raise when archives are damaged, the documented and the others.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -56,9 +70,19 @@ class Unpacked:
         """
         with _damage_named(self._path):
             content = self._raw.read(size)
+        if not self._size:
+            self._refuse_other_kinds(content)
         self._size += len(content)
         require_unpacked_size(self._path, self._size)
         return content
+
+    def _refuse_other_kinds(self, content: bytes) -> None:
+        for beginning, kind in _BEGINNINGS.items():
+            if content.startswith(beginning):
+                raise DataError(
+                    f"{self._path.name}: is no text, and begins like {kind}; give it that ending (.gz, .bz2, "
+                    ".zip, .parquet, .arrow), or save it as one of these or as text"
+                )
 
 
 @contextmanager

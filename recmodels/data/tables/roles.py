@@ -30,6 +30,7 @@ def find_columns(
     item: Name | None = None,
     label: Name | None = None,
     rating: Name | None = None,
+    positive_from: float | None = None,
     time: Name | Literal[False] | None = None,
     weight: Name | Literal[False] | None = None,
     missing: Collection[str] = (),
@@ -42,8 +43,9 @@ def find_columns(
         frame: a row an interaction.
         user: column of users; where None, user_id, uid, userId or user.
         item: column of items; where None, item_id, iid, movieId, itemId or item.
-        label: column of labels; where None, label, if no rating is named.
+        label: column of labels; where None, label, unless ratings are asked for.
         rating: column of ratings; where None, rating, if there is no label.
+        positive_from: where given, ratings are asked for.
         time: column of times; where None, timestamp, if there is one; False where no column holds times.
         weight: column of how much each row counts in training; where None, weight, if there is one; False where no
             column holds weights.
@@ -59,11 +61,14 @@ def find_columns(
         raise ValueError(f"missing is {missing!r}; it must be a list of texts, such as ['NA', '-']")
     if decimal not in (".", ","):
         raise ValueError(f"decimal is {decimal!r}; it can be '.' or ','")
-    if label is not None and rating is not None:
-        raise DataError(f"{source}: give a label column or a rating column, not both")
+    rated = rating is not None or positive_from is not None
+    if label is not None and rated:
+        raise DataError(f"{source}: give a label column, or a rating column and positive_from, not both")
     table = _Table(frame, Origin(source, frame.index), missing, decimal)
     found = {"user": table.column("user", user, USER_NAMES), "item": table.column("item", item, ITEM_NAMES)}
-    if rating is not None or (label is None and table.has(RATING_NAMES) and not table.has(LABEL_NAMES)):
+    if found["user"].name == found["item"].name:
+        raise DataError(f"{source}: users and items cannot both be column {found['user'].name!r}")
+    if rated or (label is None and table.has(RATING_NAMES) and not table.has(LABEL_NAMES)):
         found["rating"] = table.column("rating", rating, RATING_NAMES)
     else:
         found["label"] = table.column("label or rating", label, LABEL_NAMES + RATING_NAMES)
@@ -102,7 +107,8 @@ class _Table:
             k for k, own in enumerate(self.frame.columns) if str(own) == str(name)
         ]
         if len(found) != 1:
-            problem = f"there are {len(found)} columns {name!r}" if found else f"there is no column {name!r}"
+            many = f"{len(found)} columns have the same name {name!r}"
+            problem = many if found else f"there is no column {name!r}"
             raise DataError(f"{self.origin.source}: {problem}; there are: {self._names()}")
         return Column(name, self.frame.iloc[:, found[0]], self.origin, self.missing, self.decimal)
 

@@ -40,7 +40,7 @@ def times_of(column: Column) -> IntegerArray:
         return _dates(column)
     wrong = ~np.isfinite(spread(numbers, codes, np.nan))
     if wrong.any():
-        raise column.error(wrong, "{value} is no time")
+        raise column.error(wrong, "{value} is no time; time=False leaves times out")
     times = as_whole_numbers(values)
     if times is None:
         times = _as_fine(numbers, len(values))
@@ -51,6 +51,8 @@ def times_of(column: Column) -> IntegerArray:
 
 def _times_of_text(texts: Any) -> IntegerArray | None:
     """Return (N,) times if all texts are numbers and floats keep them apart; without an object for each of them."""
+    if texts.null_count:
+        return None  # a gap would become a number
     if pc.any(pc.match_substring(texts, "x", ignore_case=True, memory_pool=POOL)).as_py():
         return None  # Arrow takes 0x1F for a number
     try:
@@ -83,7 +85,8 @@ def _dates(column: Column) -> IntegerArray:
     dates = pd.to_datetime(column.values, format="ISO8601", errors="coerce", utc=True)
     wrong = dates.isna().to_numpy(dtype=bool)
     if wrong.any():
-        raise column.error(wrong, "{value} is neither a number nor a date (year-month-day)")
+        problem = "{value} is neither a number nor a date (year-month-day)"
+        raise column.error(wrong, f"{problem}; time=False leaves times out")
     # Before 1677 and after 2262 there are no nanoseconds; all dates of a column share a unit, so their order stays.
     with suppress(pd.errors.OutOfBoundsDatetime):
         dates = dates.dt.as_unit("ns")

@@ -56,6 +56,21 @@ def test_weights_where_they_are_found_or_named_and_not_where_they_are_not_meant(
     assert last.weights is not None and last.weights.tolist() == [2, 3, 4]
 
 
+def test_a_threshold_asks_for_ratings() -> None:
+    table = frame_of(label=[1, 0, 0, 0])
+    assert interactions_from_frame(table)[0].labels.tolist() == [1, 0, 0, 0]
+    assert interactions_from_frame(table, positive_from=3)[0].labels.tolist() == [1, 1, 1, 0]
+    with pytest.raises(DataError, match="give a label column, or a rating column and positive_from, not both"):
+        interactions_from_frame(table, label="label", positive_from=3)
+    with pytest.raises(DataError, match="no rating column found among: user, item, label"):
+        interactions_from_frame(table.drop(columns="rating"), positive_from=3)
+
+
+def test_ratings_in_32_bits_lie_where_they_are_printed() -> None:
+    stars = np.array([4.1, 4.0, 4.2, 3.7], dtype=np.float32)
+    assert interactions_from_frame(frame_of(rating=stars), positive_from=4.1)[0].labels.tolist() == [1, 0, 1, 0]
+
+
 def test_columns_called_by_numbers() -> None:
     frame = pd.DataFrame([["a", 7, 5], ["b", 7, 1]])
     for names in ((0, 1, 2), ("0", "1", "2"), np.arange(3)):
@@ -75,7 +90,12 @@ def test_gaps_of_data_frames_are_marked_so_text_is_never_a_gap() -> None:
         ({}, {"user": "customer"}, "there is no column 'customer'; there are: user, item, rating"),
         ({}, {"label": "bought"}, "there is no column 'bought'; there are: user, item, rating"),
         ({}, {"time": "when"}, "there is no column 'when'"),
-        ({}, {"label": "rating", "rating": "rating"}, "give a label column or a rating column, not both"),
+        (
+            {},
+            {"label": "rating", "rating": "rating"},
+            "give a label column, or a rating column and positive_from, not both",
+        ),
+        ({}, {"user": "item"}, "users and items cannot both be column 'item'"),
         ({}, {"user": True}, "user is True; it must be the name of a column"),
         ({}, {"item": ["item"]}, "item is .'item'.; it must be the name of a column"),
         ({}, {"time": True}, "time is True; it must be the name of a column"),
@@ -99,7 +119,7 @@ def test_bad_tables_are_refused(columns: dict[str, Any], options: dict[str, Any]
 def test_a_column_that_is_there_twice() -> None:
     frame = pd.concat([frame_of(), frame_of()[["user"]]], axis=1)
     with pytest.raises(
-        DataError, match=r"ratings.csv: there are 2 columns 'user'; there are: user, item, rating, user"
+        DataError, match=r"ratings.csv: 2 columns have the same name 'user'; there are: user, item, rating, user"
     ):
         interactions_from_frame(frame, source="ratings.csv")
     frame.columns = pd.Index(["user", "item", "rating", "other"])

@@ -32,8 +32,9 @@ def test_folder_that_holds_a_split(tmp_path: Path) -> None:
     assert (split.n_users, split.n_items) == (3, 5)
     assert split.test.items.tolist() == [3, 3, 4]
     assert split.describe()["test"]["users_not_in_train"] == 1
-    with pytest.raises(DataError, match="holds a split already, so it takes neither split nor on_duplicates"):
-        load_dataset(tmp_path, split="by_time")
+    for option in ({"split": "by_time"}, {"test": 0.2}, {"on_duplicates": "last"}):
+        with pytest.raises(DataError, match="holds a split already, so it takes neither split nor on_duplicates"):
+            load_dataset(tmp_path, **option)
 
 
 @pytest.mark.parametrize(

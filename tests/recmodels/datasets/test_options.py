@@ -125,6 +125,7 @@ def test_a_part_all_of_whose_users_are_new() -> None:
         ({"split": "at_random", "test": "10%"}, "test must be a share of the rows, such as 0.1, got '10%'"),
         ({"split": "by_time", "validation": True}, "validation must be a share of the rows"),
         ({"split": "by_time", "validation": 10}, "validation=10 and test=0.1 do not fit"),
+        ({"validation": 0.2}, "the data frame: validation and test are shares for by_time and at_random"),
         ({"timestamp": "timestamp"}, "does not take timestamp; it takes: source, user, item, .*time"),
     ],
 )

@@ -107,6 +107,19 @@ def test_what_is_wrong_with_an_archive_is_said(tmp_path: Path, name: str) -> Non
             read_table(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("packer", "kind"), [(".csv.gz", "gzip"), (".csv.bz2", "bzip2"), (".zip", "zip archive or")]
+)
+def test_packed_files_under_other_names(tmp_path: Path, packer: str, kind: str) -> None:
+    for name in ("log.csv", "log.xlsx"):
+        (tmp_path / name).write_bytes(PACKERS[packer](TEXT))
+        with pytest.raises(DataError, match=rf"^{name}: is no text, and begins like a {kind}"):
+            read_table(tmp_path / name)
+    (tmp_path / "log.csv").write_bytes(parquet(TEXT))
+    with pytest.raises(DataError, match="begins like a Parquet file"):
+        read_table(tmp_path / "log.csv")
+
+
 def test_what_is_read_of_a_zip_file(tmp_path: Path) -> None:
     path = tmp_path / "some.zip"
     path.write_bytes(zipped(b"1::2::3::4\n", "ml-1m/README", "ml-1m/ratings.dat", "__MACOSX/ml-1m/ratings.dat"))

@@ -97,6 +97,13 @@ def test_nanoseconds_as_text_and_as_numbers_are_the_same() -> None:
     assert times(nanoseconds).tolist() == nanoseconds
 
 
+@pytest.mark.parametrize("dtype", [object, "str", "string", ARROW_TEXT])
+@pytest.mark.parametrize("texts", [["1", None, "3"], ["1.5", None, "3"]])
+def test_a_gap_among_texts_is_no_time(texts: list[str | None], dtype: Any) -> None:
+    with pytest.raises(DataError, match=r"row 1, column 'when': .* is no time"):
+        times(texts, dtype)
+
+
 @pytest.mark.parametrize("dtype", [object, ARROW_TEXT])
 def test_decimal_commas_where_they_are_said(dtype: Any) -> None:
     assert times(["1,5", "1,25", "1"], dtype, decimal=",").tolist() == [2, 1, 0]
