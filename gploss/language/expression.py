@@ -361,9 +361,8 @@ def _intern(
     fill(node, "tree_size", tree_size)
     fill(node, "terminals", terminals)
     fill(node, "constants", constants)
-    fill(node, "_digest", None)
-    fill(node, "_canonical", None)
-    fill(node, "_nodes", None)
+    for kept in ("_digest", "_canonical", "_nodes"):  # worked out when they are asked for
+        fill(node, kept, None)
     with _making:
         return _INTERNED.setdefault(key, node)
 
