@@ -334,11 +334,7 @@ class TestTritonTrainer(TrainerContract):
     """The whole contract; in the interpreter it would take minutes."""
 
     def trainer(
-        self,
-        protocol: Protocol,
-        *,
-        model: ModelFactory | None = None,
-        group: int | None = None,
+        self, protocol: Protocol, *, model: ModelFactory | None = None, group: int | None = None
     ) -> TritonTrainer:
         size = CHUNK_SIZE if group is None else group
         return TritonTrainer(model or MF, protocol, chunk_size=size)
