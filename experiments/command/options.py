@@ -50,6 +50,7 @@ Item = Annotated[Column, Field(description="Its column of items.")]
 Rating = Annotated[Column, Field(description="Its column of ratings.")]
 Label = Annotated[Column, Field(description="Its column of labels 0 and 1, where it has no ratings.")]
 Time = Annotated[Column, Field(description="Its column of times.")]
+Weight = Annotated[Column, Field(description="Its column of how much each row counts in training.")]
 PositiveFrom = Annotated[float | None, Field(description="Ratings from here on are positive; 4 where not given.")]
 Separator = Annotated[
     str | None,
@@ -171,6 +172,7 @@ class TableSettings(Configuration):
     rating: Rating = None
     label: Label = None
     time: Time = None
+    weight: Weight = None
     positive_from: PositiveFrom = None
     separator: Separator = None
     no_header: NoHeader = False

@@ -36,6 +36,7 @@ def load_data(dataset: str, settings: options.ReadingSettings, *, columns: bool 
             "rating": settings.rating,
             "label": settings.label,
             "time": settings.time,
+            "weight": settings.weight,
             "separator": "\t" if settings.separator == "tab" else settings.separator,
             "header": False if settings.no_header else None,
             "on_duplicates": "last" if settings.on_duplicates == "last" else None,

@@ -115,8 +115,9 @@ def test_columns_can_be_named(gploss: Gploss, ratings: Path, tmp_path: Path) -> 
     size = ["--searchers", "random", "--seeds", "1", "--budget", "2"]
     assert gploss(*small(ratings, expected), *size).code == 0
     named = tmp_path / "named.txt"
-    table.set_axis(["UserID", "ItemID", "Rating"], axis=1).to_csv(named, index=False, sep="|")
-    columns = ["--user", "UserID", "--item", "ItemID", "--rating", "Rating", "--separator", "|"]
+    table.set_axis(["UserID", "ItemID", "Rating"], axis=1).assign(Twice=2).to_csv(named, index=False, sep="|")
+    columns = ["--user", "UserID", "--item", "ItemID", "--rating", "Rating", "--weight", "Twice"]
+    columns += ["--separator", "|"]  # that all rows count twice is nothing new
     assert gploss(*small(named, tmp_path / "a"), *size, *columns).code == 0
     bare = tmp_path / "bare.csv"
     table.to_csv(bare, index=False, header=False)
