@@ -319,7 +319,11 @@ def run_block(
             values[TERMINAL_COUNT + c, j] = constants[c]
     first_slot = TERMINAL_COUNT + constants.shape[0]
     forward(instructions, clamped, first_slot, values, n)
-    for slot in range(first_slot + instructions.shape[0]):
+    for slot in range(TERMINAL_COUNT):
+        if used >> slot & 1:
+            for j in range(n):
+                adjoints[slot, j] = ZERO
+    for slot in range(first_slot, first_slot + instructions.shape[0]):  # constants have no derivative
         for j in range(n):
             adjoints[slot, j] = ZERO
     for j in range(n):

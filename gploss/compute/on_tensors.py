@@ -43,6 +43,7 @@ class CompiledLosses(LossKernel):
         self._names = inputs
         self._score = score
         self._diverged = np.zeros(count, np.bool_)
+        self._nothing = np.zeros((1, 0), np.float32)  # in the place of what no loss uses
 
     def slopes(
         self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
@@ -50,8 +51,9 @@ class CompiledLosses(LossKernel):
         """Return d (mean loss)/d score; see `LossKernel.slopes`."""
         given = {name: column.unsqueeze(0).numpy() for name, column in inputs.items()}
         given[self._score] = scores.detach().float().contiguous().numpy()
-        nothing = np.zeros((1, scores.shape[1]), np.float32)  # in the place of what no loss uses
-        _, (gradients,) = self._run([given.get(name, nothing) for name in self._names])
+        if self._nothing.shape[1] != scores.shape[1]:
+            self._nothing = np.zeros((1, scores.shape[1]), np.float32)
+        _, (gradients,) = self._run([given.get(name, self._nothing) for name in self._names])
         if weights is not None:
             gradients *= weights.numpy()
         finite = np.isfinite(gradients)
