@@ -11,6 +11,7 @@ Example:
     ...
 """
 
+from gploss.compute.losses import Losses, LossKernel
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.formula import FormulaError
@@ -64,6 +65,8 @@ __all__ = [
     "GrammarError",
     "Input",
     "Loss",
+    "LossKernel",
+    "Losses",
     "NamedLoss",
     "Operator",
     "OperatorError",

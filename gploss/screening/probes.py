@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gploss.compute.program import Program
+from gploss.compute.losses import Losses
 
 PROBE_VERSION: Final = 1
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ProbeResponse:
-    """What K losses do at P probes, multipliers left aside.
+    """What K losses do at P probes.
 
     Attributes:
         losses: (K, (1 + R) P) values: at the probes, then with each of R required inputs altered.
@@ -36,12 +36,12 @@ class ProbeResponse:
     scales: Floats
 
 
-def probe(program: Program) -> ProbeResponse:
-    """Evaluate losses at the probes, in float64."""
-    task = program.task
+def probe(losses: Losses) -> ProbeResponse:
+    """Evaluate losses at their task's probes, in float64."""
+    task = losses.task
     points = [task.probes(), *(task.probes(altered=name) for name in task.required)]
     together = {name: np.concatenate([part[name] for part in points]) for name in points[0]}
-    losses, gradients = program.scaled(np.ones(len(program))).losses(together)
+    values, gradients = losses.losses(together)
     count = len(together[task.inputs[0].name]) // len(points)
     parts = [
         np.concatenate([column[:, i * count : (i + 1) * count] for column in gradients.values()], axis=1)
@@ -49,4 +49,4 @@ def probe(program: Program) -> ProbeResponse:
     ]
     with np.errstate(over="ignore", invalid="ignore"):
         scales = np.abs(parts[0]).mean(axis=1)
-    return ProbeResponse(losses, parts[0], dict(zip(task.required, parts[1:], strict=True)), scales)
+    return ProbeResponse(values, parts[0], dict(zip(task.required, parts[1:], strict=True)), scales)
