@@ -11,31 +11,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-PROJECT: Final = Path(__file__).resolve().parents[1]
+# Before tests/, where a program finds folders of tests that have the packages' names.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.bench.worktree import PROJECT, worktree
 
 #: Differences printed at most.
 MOST_LINES: Final = 40
 
 #: By trainer, loss, and what it is: a text or a hexadecimal number; of metrics also the epoch.
 Values = dict[tuple[str, ...], str]
-
-
-@contextmanager
-def worktree(commit: str) -> Iterator[Path]:
-    """A checkout of a commit, which is gone afterwards."""
-    with TemporaryDirectory(prefix="gploss-") as folder:
-        tree = Path(folder).resolve() / "tree"
-        git = ["git", "-C", str(PROJECT), "worktree"]
-        try:
-            subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=tree.exists())
 
 
 def numbers(tree: Path) -> Values:

@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 
 import click
@@ -24,9 +22,8 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.bench.rows import ROWS
+from experiments.bench.worktree import PROJECT, worktree
 from gploss.report import tables
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 #: How much slower a row may be.
 TOLERANCE = 1.03
@@ -65,19 +62,6 @@ class Worker:
         """End the process."""
         self.process.kill()
         self.process.wait()
-
-
-@contextmanager
-def worktree(commit: str) -> Iterator[Path]:
-    """A checkout of a commit, which is gone afterwards."""
-    git = ["git", "-C", str(PROJECT), "worktree"]
-    with TemporaryDirectory(prefix="gploss-") as folder:
-        tree = Path(folder).resolve() / "tree"
-        try:
-            subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=False)
 
 
 def interval_of_median(ratios: npt.NDArray[np.float64]) -> tuple[float, float]:
