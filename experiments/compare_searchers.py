@@ -22,15 +22,14 @@ from experiments.command.registry import command
 from experiments.command.running import say
 from experiments.parts.reading import load_problem
 from experiments.parts.searching import (
-    default_jobs,
     finish,
     grammar_of,
     make_searcher,
     make_trainer,
     search_file,
-    side_by_side,
 )
 from experiments.parts.verdict import judge, loss_curves, verdict_parts
+from experiments.parts.workers import default_jobs, side_by_side
 from gploss.files.whole import write_csv_atomic
 from gploss.report import plots
 from gploss.report.page import Figure, Note, Page, Section, Table

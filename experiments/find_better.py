@@ -22,14 +22,13 @@ from experiments.command.folder import RunFolder
 from experiments.command.registry import command
 from experiments.parts.reading import load_problem, problem_of, read_losses
 from experiments.parts.searching import (
-    default_jobs,
     finish,
     make_searcher,
     make_trainer,
     search_file,
-    side_by_side,
 )
 from experiments.parts.verdict import found_table, judge, loss_curves, verdict_parts
+from experiments.parts.workers import default_jobs, side_by_side
 from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar

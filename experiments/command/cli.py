@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from types import NoneType
@@ -15,9 +16,9 @@ import click
 
 from experiments.command import registry
 from experiments.command.configuration import Configuration, opposite
+from experiments.command.endings import OrderlyEnding
 
 FAILED: Final = 1
-INTERRUPTED: Final = 130  # 128 and the number of Ctrl-C's signal, as shells have it
 
 #: What every command that has a configuration takes besides it.
 _CONFIGURING: Final = (
@@ -43,10 +44,17 @@ _RUNNING: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `gploss` and return its exit code: 0, 1 for an error told in one line, or 130 after Ctrl-C.
 
+    After SIGTERM and SIGHUP, which end it in the same order, the code is 143 and 129.
+
     Args:
         arguments: what is typed after the command's name; the process's own by default.
     """
     warnings.simplefilter("default")
+    with OrderlyEnding() as ending:
+        return _run(arguments, ending)
+
+
+def _run(arguments: Sequence[str] | None, ending: OrderlyEnding) -> int:
     try:
         with gploss.make_context("gploss", list(sys.argv[1:] if arguments is None else arguments)) as context:
             gploss.invoke(context)
@@ -54,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as ended:  # help, version
         return ended.exit_code
     except KeyboardInterrupt as error:
-        return _told(INTERRUPTED, str(error) or "interrupted")
+        return _told(ending.code, str(error) or "interrupted")
     except click.ClickException as error:
         return _told(FAILED, f"{error.format_message()}")
     except (KeyError, IndexError):
@@ -65,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(code: int, message: str) -> int:
     """Write an error in one line, and return the code."""
-    click.echo("Error: " + "; ".join(line.strip() for line in message.splitlines() if line.strip()), err=True)
+    with suppress(OSError):  # the terminal may be gone
+        click.echo("Error: " + "; ".join(line.strip() for line in message.splitlines() if line.strip()), err=True)
     return code
 
 

@@ -14,14 +14,13 @@ from experiments.command.folder import RunFolder
 from experiments.command.running import say
 from experiments.paper.published import AUTHORS, long_epochs, long_protocol
 from experiments.parts.searching import (
-    default_jobs,
     finish,
     grammar_of,
     make_searcher,
     make_trainer,
     search_file,
-    side_by_side,
 )
+from experiments.parts.workers import default_jobs, side_by_side
 from gploss.compute.program import Program
 from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression

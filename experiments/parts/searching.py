@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from joblib import Parallel, cpu_count, delayed
+from filelock import FileLock, Timeout
 
-from experiments.command.folder import Interrupted, RunFolder
+from experiments.command.folder import FolderError, Interrupted, RunFolder
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.registry import discover
@@ -26,11 +25,12 @@ from recmodels.training.trainer import Trainer
 for _package in ("gploss.searchers", "rl", "recmodels.models"):
     discover(_package)
 
-T = TypeVar("T")
-
 #: Seeds of searches, of rankings and of tests never meet.
 RANKING_REPLICATE: Final = 2_000_000
 TEST_REPLICATE: Final = 3_000_000
+
+#: Seconds that a search waits for a worker of a killed run to be gone.
+_PATIENCE: Final = 10.0
 
 
 def make_trainer(model_name: str, protocol: Protocol, device: str) -> Trainer:
@@ -85,8 +85,9 @@ def make_searcher(
 
 
 def search_file(folder: RunFolder, name: str) -> Path:
-    """Return where a search keeps its state; its result goes beside it."""
+    """Return where a search keeps its state; its result and its lock go beside it."""
     folder.file(f"runs/{name}.json")
+    folder.file(f"runs/{name}.lock")
     return folder.file(f"runs/{name}.sqlite")
 
 
@@ -94,30 +95,15 @@ def finish(searcher: AskTellSearcher, budget: int | Budget, checkpoint: Path) ->
     """Run a search to its end, or go on with the one in the file; save its result beside it.
 
     Raises:
+        FolderError: another process writes to the file.
         Interrupted: Ctrl-C ended it.
     """
-    result = searcher.run(budget, checkpoint=checkpoint)
-    result.save(checkpoint.with_suffix(".json"))
+    try:
+        with FileLock(checkpoint.with_suffix(".lock"), timeout=_PATIENCE):
+            result = searcher.run(budget, checkpoint=checkpoint)
+            result.save(checkpoint.with_suffix(".json"))
+    except Timeout as error:
+        raise FolderError(f"{checkpoint} is written by another process: wait for its end, or end it") from error
     if result.stopped == "interrupted":
         raise Interrupted(f"interrupted in {checkpoint.stem}")
     return result
-
-
-def default_jobs(device: str, seeds: int) -> int:
-    """Return how many seeds run at the same time: as many as cores, but on a GPU one after the other."""
-    return 1 if device.startswith("cuda") else min(seeds, cpu_count())
-
-
-def side_by_side(run: Callable[..., T], arguments: Iterable[tuple[Any, ...]], jobs: int) -> list[T]:
-    """Return what a function returns for each tuple of arguments, in their order; `jobs` of them run at a time."""
-    calls = (delayed(_plainly if jobs > 1 else _as_it_is)(run, *own) for own in arguments)
-    return list(Parallel(n_jobs=jobs)(calls))
-
-
-def _plainly(run: Callable[..., T], *arguments: Any) -> T:
-    os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
-    return run(*arguments)
-
-
-def _as_it_is(run: Callable[..., T], *arguments: Any) -> T:
-    return run(*arguments)
