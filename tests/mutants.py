@@ -23,7 +23,15 @@ from typing import Final
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 COPIED: Final = ("gploss", "rl", "recmodels", "experiments", "tests")
-FILES: Final = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "constraints.txt", "Makefile")
+FILES: Final = (
+    "pyproject.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "constraints.txt",
+    "requirements.lock",
+    "Makefile",
+)
 
 #: Share of the faults that the tests have to notice.
 ENOUGH: Final = 0.9

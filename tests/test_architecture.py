@@ -242,6 +242,20 @@ def test_pins_name_no_build() -> None:
     assert pinned()["torch"] == Version("2.13.0")
 
 
+def test_the_lock_file_has_the_pinned_versions_with_hashes() -> None:
+    text = (PROJECT / "requirements.lock").read_text().replace("\\\n", " ")
+    rows = [line.partition(" --hash=") for line in text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}(\s+--hash=sha256:[0-9a-f]{64})*", after) for *_, after in rows)
+    locked = {}
+    for row in rows:
+        requirement = Requirement(row[0].strip())
+        (pin,) = requirement.specifier
+        locked[canonicalize_name(requirement.name)] = Version(pin.version)
+    del locked["colorama"]  # which Windows alone needs
+    assert locked | {"torch": Version("2.13.0")} == pinned()
+    assert "torch" not in locked
+
+
 def test_versions_agree() -> None:
     version = SETTINGS["project"]["version"]
     assert re.search(rf"^## {re.escape(version)}", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)

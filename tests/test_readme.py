@@ -32,11 +32,13 @@ def test_the_commands_are_those_of_the_makefile() -> None:
     makefile = (PROJECT / "Makefile").read_text()
     named = set(re.findall(r"^make (\w+)", "\n".join(blocks(README, "sh")), re.MULTILINE))
     assert named == {"compare", "test"}
-    for target in named | {"bench", "lint", "clean"}:
+    for target in named | {"bench", "lint", "lock", "advisories", "clean"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert "gploss compare --out results/compare" in makefile
     assert 'pip install -c constraints.txt -e ".[dev]"' in README
-    assert '-m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"' in makefile
+    assert "pip install --require-hashes --no-deps -r requirements.lock" in README
+    assert "$(PIP) --require-hashes --no-deps -r requirements.lock" in makefile
+    assert '$(PIP) --no-build-isolation -c constraints.txt -e ".[dev]"' in makefile
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
