@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
+import llvmlite.binding as llvm
+import numba
+import numpy as np
 import torch
+from numba.core import config
 
 _VERSIONED = ("gploss", "numpy", "torch", "numba", "pandas", "deap")
 
@@ -18,6 +23,31 @@ def versions() -> dict[str, str]:
     A package that runs from a source folder is "not installed".
     """
     return {"python": platform.python_version()} | {package: _version(package) for package in _VERSIONED}
+
+
+def numbers_depend_on() -> dict[str, str]:
+    """Return what the bits of a trained model depend on beside data, code and settings.
+
+    Returns:
+        The versions of Python (whose compiled code is in keys), numpy, torch and numba; and "processor": the
+        instructions that torch chooses, and the kind that numba compiles for.
+    """
+    kind = vars(config)["CPU_NAME"] or llvm.get_host_cpu_name()
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {kind}",
+    }
+
+
+def kind_of_device(device: torch.device) -> str:
+    """Return "cpu", or "cuda" with the kind of the GPU where there is one: kinds differ in their last bits."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return device.type
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"cuda {torch.cuda.get_device_name(device)} {major}.{minor}"
 
 
 def environment(device: str = "cpu") -> dict[str, str | int]:

@@ -66,8 +66,8 @@ TRAINERS: Final[dict[str, Callable[..., Trainer]]] = {
     ),
 }
 
-#: Fields of a key, its model's included, that depend on a library's version or on the processor.
-FOREIGN: Final = frozenset({"numba", "torch", "initial_weights"})
+#: Fields of a key, its model's included, that depend on versions of Python and its libraries or on the processor.
+FOREIGN: Final = frozenset({"environment", "code", "judged_by"})
 
 
 def small_split() -> Split:

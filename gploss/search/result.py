@@ -317,9 +317,9 @@ def shortened(text: str) -> str:
 
 
 def _without_seeds(value: JSON) -> JSON:
-    """Settings without what training draws its luck from."""
+    """Settings without what training draws its luck from, and the kind of machine."""
     if isinstance(value, dict):
-        return {name: _without_seeds(item) for name, item in value.items() if name != "seed"}
+        return {name: _without_seeds(item) for name, item in value.items() if name not in ("seed", "environment")}
     return [_without_seeds(item) for item in value] if isinstance(value, list) else value
 
 

@@ -6,6 +6,7 @@ training, and the losses that are known by name. Everything else (grammars, prog
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gploss.files.plain import digest
 from gploss.language.checks import trouble_with_name
 from gploss.language.expression import Expression
 from gploss.language.terminals import TERMINALS, Terminal
@@ -178,6 +180,13 @@ class Task:
                         f"{variable!r}, which comes from the model"
                     )
         return rows
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of what results depend on beside the losses: inputs with their probes, formulas of terminals."""
+        inputs = [(own.name, own.probes, own.differentiable, own.altered) for own in self.inputs]
+        terminals = [dict(row.describe()) for row in self.rows()]
+        return digest(json.dumps([self.name, inputs, terminals], sort_keys=True))
 
     def arguments(self, expression: Expression) -> tuple[str, ...]:
         """Return what a loss is called with as a function: names of inputs, in the task's order.

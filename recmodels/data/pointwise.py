@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.files.plain import JSON
 from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
@@ -95,6 +96,10 @@ class PointwiseProblem(Problem):
             return None
         targets = Targets(self.rows(part).inputs["label"], self.groups(part))
         return lambda scores, counts: evaluate_resampled(metric, scores, targets, counts)
+
+    def describe(self) -> dict[str, JSON]:
+        """Return what training and validation depend on; the metrics with the code that computes them."""
+        return {**super().describe(), "judged_by": {name: METRICS[name].content for name in self.metrics}}
 
     def groups(self, part: Part) -> IntegerArray:
         """Return the user of each row of a part."""

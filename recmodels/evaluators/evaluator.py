@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from gploss.environment import numbers_depend_on
+from gploss.files.described import key_of, own_code
 from gploss.files.plain import JSON
 from gploss.language.expression import Expression
 from gploss.screening.probes import PROBE_VERSION
@@ -27,7 +29,7 @@ from recmodels.training.protocol import STANDARD, Protocol
 from recmodels.training.trainer import Member, Outcome, State, Trainer
 
 #: Part of every cache key: raised whenever the same inputs train to other numbers, or keys are made otherwise.
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 Reuse = Literal["exact", "fingerprint"]
 
@@ -151,10 +153,12 @@ class LossEvaluator:
         """All that a candidate's raw metrics depend on, the loss and the number of epochs aside."""
         return {
             "format": FORMAT_VERSION,
+            "environment": dict(numbers_depend_on()),
             "seed": self.seed,
             "settings": self.settings,
             "start": None if self.start is None else self.start.content_hash,
             "problem": self.problem.describe(),
+            "trainer_source": own_code(type(self.trainer), f"the trainer {type(self.trainer).__qualname__}"),
             **self.trainer.describe(self.problem.schema),
         }
 
@@ -165,6 +169,9 @@ class LossEvaluator:
             "task": self.problem.task.name,
             "epochs": self.epochs,
             "check_direction": self.sieve.check_direction,
+            "direction": key_of(self.problem.task.direction, "the check of the direction")
+            if self.sieve.check_direction
+            else None,
             "allow": sorted(self.sieve.allow),
             "recognise_duplicates": self.sieve.recognise_duplicates,
             "reuse": self.reuse,

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gploss.files.described import key_of
 from gploss.registry import Registry, discover
 from recmodels.metrics.predictions import Predictions
 from recmodels.metrics.resampling import Counts, Floats
@@ -71,6 +72,11 @@ class Metric:
                 f"the metric {self.name!r} cannot be computed on these {targets.n_rows} rows "
                 f"({targets.n_positives} with label 1, {targets.n_negatives} with label 0): it needs {missing[0]}"
             )
+
+    @property
+    def content(self) -> str:
+        """A hash of its code and all that this calls."""
+        return key_of((self.function, sorted(self.needs)), f"the metric {self.name!r}")
 
     def __call__(self, scores: Tensor, targets: Targets) -> Tensor:
         """Return the metric of each row, (M,) float64; arguments and errors as in `evaluate`."""

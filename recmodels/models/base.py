@@ -19,10 +19,8 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Final
 
-import numpy as np
 import torch
 
 from gploss.registry import Registry
@@ -121,62 +119,3 @@ def initialised(factory: ModelFactory, initialization: str) -> ModelFactory:
             stacklevel=2,
         )
     return factory
-
-
-def describe_model(factory: ModelFactory, schema: Schema) -> dict[str, str]:
-    """Return what a model's behaviour depends on, for keys: class, source, structure, settings and weights."""
-    model = build_model(factory, schema, seed=0)
-    digest = blake2b(digest_size=16)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tensor.requires_grad} {_fingerprint(tensor)}".encode())
-    return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "arguments": _arguments(factory),
-        "structure": str(model),
-        "settings": _settings(model),
-        "source": blake2b(_sources(model).encode(), digest_size=16).hexdigest(),
-        "initial_weights": digest.hexdigest(),
-    }
-
-
-def _arguments(factory: ModelFactory) -> str:
-    if isinstance(factory, functools.partial):
-        return repr((factory.args, sorted(factory.keywords.items())))
-    return "()"
-
-
-def _settings(model: torch.nn.Module) -> str:
-    """A hash of what the user's modules keep beside parameters, buffers and submodules."""
-    usual = vars(torch.nn.Module()).keys()
-    lines = [
-        f"{path}.{name} {_fingerprint(value)}"
-        for path, part in model.named_modules()
-        for name, value in sorted(vars(part).items())
-        if name not in usual
-    ]
-    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
-
-
-def _fingerprint(value: object) -> str:
-    """A text that differs where values differ; that of an unknown kind of object may differ between equal ones."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        content = blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
-        return f"{value.dtype} {value.shape} {content}"
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return repr(value)
-
-
-def _sources(model: torch.nn.Module) -> str:
-    """The text of every module class of the user's own, bases too, so that editing one makes a new key."""
-    texts = []
-    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
-        if kind is object or kind.__module__.startswith("torch."):
-            continue
-        try:
-            texts.append(inspect.getsource(kind))
-        except (OSError, TypeError):  # typed at a prompt: structure and weights must do
-            texts.append(kind.__qualname__)
-    return "\n".join(sorted(texts))

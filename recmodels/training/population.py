@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 
 from gploss.compute.losses import Losses
+from gploss.environment import kind_of_device
 from gploss.files.plain import JSON
 from recmodels.data.rows import Batches, Rows, Schema
-from recmodels.models.base import ModelFactory, describe_model
+from recmodels.models.base import ModelFactory
+from recmodels.models.description import describe_model
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
@@ -142,8 +144,7 @@ class ChunkTrainer(Trainer):
         """Return what results depend on beside problem, losses and members."""
         return {
             "trainer": self.name,
-            "device": self.device.type,
-            "torch": torch.__version__,
+            "device": kind_of_device(self.device),
             "protocol": self.protocol.describe(),
             "model": describe_model(self.model, schema),
         }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.files.described import own_code
 from gploss.files.plain import JSON
 from gploss.setting import Setting
 from gploss.tasks import Task
@@ -123,7 +121,8 @@ class Problem(ABC):
             "metrics": list(self.metrics),
             "train": self.rows("train").content_hash,
             "validation": self.rows("validation").content_hash,
-            "source": _own_source(type(self)),
+            "source": own_code(type(self), f"the problem {type(self).__qualname__}"),
+            "task_content": self.task.content_hash,
         }
 
     def check(self, inputs: Sequence[str], part: Part = "validation") -> None:
@@ -180,16 +179,3 @@ def bounds_of(count: int, size: int) -> npt.NDArray[np.int64]:
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]
     return np.array(bounds, np.int64)
-
-
-@cache
-def _own_source(kind: type[Problem]) -> str:
-    """Return a hash of a user's own classes, so that one that was edited has another key; "" for gploss's own."""
-    texts = []
-    for base in kind.__mro__:
-        if issubclass(base, Problem) and not base.__module__.startswith("recmodels."):
-            try:
-                texts.append(inspect.getsource(base))
-            except (OSError, TypeError):  # typed at a prompt
-                texts.append(base.__qualname__)
-    return blake2b("\n".join(texts).encode(), digest_size=16).hexdigest() if texts else ""

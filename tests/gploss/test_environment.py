@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
+import torch
 
 from gploss import environment
 from gploss.environment import versions
@@ -36,3 +40,19 @@ def test_cpu_name_comes_from_the_system_or_the_platform(tmp_path: Path, monkeypa
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "slide rule")
     assert environment._cpu_name(tmp_path / "absent") == "slide rule"
+
+
+def test_what_numbers_depend_on_is_found_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = environment.numbers_depend_on()
+    for owner, name, value in (
+        (sys, "version_info", SimpleNamespace(major=9, minor=1)),
+        (np, "__version__", "0"),
+        (torch, "__version__", "0"),
+        (numba, "__version__", "0"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT"),
+        (environment.llvm, "get_host_cpu_name", lambda: "abacus"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            found = environment.numbers_depend_on()
+        assert sum(found[field] != base[field] for field in base) == 1

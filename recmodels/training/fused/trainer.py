@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,7 +21,8 @@ from gploss.files.plain import JSON
 from gploss.setting import complete
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Batches, Rows, Schema
-from recmodels.models.base import ModelFactory, build_model, describe_model
+from recmodels.models.base import ModelFactory, build_model
+from recmodels.models.description import describe_model
 from recmodels.models.mf import MF
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
@@ -105,7 +105,6 @@ class FusedTrainer(Trainer):
         return {
             "trainer": self.name,
             "device": "cpu",
-            "numba": numba.__version__,
             "protocol": self.protocol.describe(),
             "model": describe_model(self.model, schema),
         }

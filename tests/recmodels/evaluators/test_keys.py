@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from gploss.environment import numbers_depend_on
 from gploss.screening.screening import screen
 from gploss.search.cache import Cache
+from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.interactions import Interactions, Split
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators import evaluator as module
 from recmodels.evaluators.evaluator import LossEvaluator
+from recmodels.metrics import METRICS, Metric
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.problem import Problem
@@ -27,6 +30,7 @@ from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, State
 from tests.recmodels.evaluators.cases import MSE, real, small
 from tests.recmodels.training.cases import PROBLEM, SPLIT
+from tests.typed import typed
 
 
 def _other_train() -> Split:
@@ -46,6 +50,12 @@ def _with_more_ids() -> Split:
         return Interactions(part.users, part.items, part.labels, part.n_users + 1, part.n_items + 1)
 
     return Split(SPLIT.name, *(more(part) for part in SPLIT.parts().values()))
+
+
+def _with_other_probes() -> Task:
+    score, *others = POINTWISE.inputs
+    moved = dataclasses.replace(score, probes=[value / 2 for value in score.probes])
+    return dataclasses.replace(POINTWISE, inputs=(moved, *others))
 
 
 class RenamedProblem(PointwiseProblem):
@@ -93,6 +103,7 @@ KEYS: dict[str, Callable[[], LossEvaluator]] = {
     "metrics": lambda: _with_model(small, PointwiseProblem(SPLIT, ("auc", "rmse"))),
     "first metric": lambda: _with_model(small, PointwiseProblem(SPLIT, ("rmse", "auc"))),
     "columns": lambda: real(_with_more_ids()),
+    "probes": lambda: _with_model(small, PointwiseProblem(SPLIT, task=_with_other_probes())),
     "task": lambda: _with_model(small, PointwiseProblem(SPLIT, task=dataclasses.replace(POINTWISE, name="mine"))),
     "source": lambda: _with_model(small, RenamedProblem(SPLIT)),
     "trainer": lambda: LossEvaluator(PROBLEM, RenamedTrainer(small, STANDARD, device="cpu")),
@@ -145,7 +156,8 @@ def test_no_field_of_the_key_is_left_untested(monkeypatch: pytest.MonkeyPatch) -
         changed |= {name for name in base.keys() | own.keys() if base.get(name) != own.get(name)}
     with monkeypatch.context() as patch:
         patch.setattr(module, "FORMAT_VERSION", module.FORMAT_VERSION + 1)
-        patch.setattr(torch, "__version__", "0")
+        patch.setattr(module, "numbers_depend_on", lambda: dict.fromkeys(numbers_depend_on(), "other"))
+        patch.setitem(METRICS._entries, "auc", Metric("auc", lambda own: METRICS["gauc"].function(own), True))
         evaluator = real()
         evaluator.trainer.device = torch.device("cuda")  # type: ignore[attr-defined]
         own = _leaves(evaluator._key_fields())
@@ -189,3 +201,35 @@ def test_settings_that_do_not_change_the_key_are_recorded_nevertheless() -> None
         for evaluator in (real(), real(epochs=9), real(check_direction=True), real(reuse="fingerprint"))
     }
     assert len(texts) == 4
+
+
+def test_an_edited_metric_of_the_users_own_is_another_one() -> None:
+    def evaluator(source: str) -> LossEvaluator:
+        METRICS.register("mine", Metric("mine", typed(source)["mine"], True))
+        try:
+            return _with_model(small, PointwiseProblem(SPLIT, ("mine",)))
+        finally:
+            METRICS.unregister("mine")
+
+    source = "def part(x):\n    return x.double()\ndef mine(own):\n    return part(own.scores.mean(-1))"
+    base = evaluator(source)
+    assert evaluator(source.replace("return", '"""Say so."""; return')).key == base.key
+    assert evaluator(source.replace("x.double()", "x.double() * 2")).key != base.key
+
+
+def test_an_edited_trainer_or_problem_of_the_users_own_is_another_one() -> None:
+    def evaluator(source: str) -> LossEvaluator:
+        names = typed(source, trainer=StackedTrainer, problem=PointwiseProblem)
+        return LossEvaluator(names["Own"](SPLIT), names["Trains"](small, STANDARD, device="cpu"))
+
+    source = """
+def rows(count): return count
+class Own(problem):
+    def batches(self, *given): return super().batches(*given, rows(2))
+class Trains(trainer):
+    def fit(self, *given, **named): return super().fit(*given, **named)
+"""
+    base = evaluator(source)
+    assert evaluator(source.replace("return count", "return count  # all")).key == base.key
+    for old, new in (("return count", "return count - 1"), ("super().fit", "trainer.fit")):
+        assert evaluator(source.replace(old, new)).key != base.key

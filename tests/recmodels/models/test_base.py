@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from recmodels.data.rows import Schema
-from recmodels.models.base import Batch, ModelFactory, build_model, describe_model, initialised
-from recmodels.models.deep_model import DeepModel
+from recmodels.models.base import Batch, build_model, initialised
 from recmodels.models.mf import MF
 
 SCHEMA = Schema({"user": 5, "item": 6})
@@ -60,54 +54,6 @@ class Scaled(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         scores: Tensor = self.user(batch.user).sum(-1) * self.setting
         return scores
-
-
-class Other(Scaled):
-    pass
-
-
-def with_setting(setting: Any) -> ModelFactory:
-    return lambda n_users, n_items: Scaled(n_users, n_items, setting)
-
-
-def frozen(n_users: int, n_items: int) -> nn.Module:
-    model = Scaled(n_users, n_items)
-    model.user.weight.requires_grad_(False)
-    return model
-
-
-VARIANTS: dict[str, ModelFactory] = {
-    "plain": Scaled,
-    "another class": Other,
-    "a number": with_setting(2.0),
-    "a text": with_setting("x"),
-    "a tensor": with_setting(torch.tensor([1.0, 2.0])),
-    "another tensor": with_setting(torch.tensor([1.0, 3.0])),
-    "an array": with_setting(np.array([1.0, 2.0])),
-    "a function": with_setting(torch.relu),
-    "another function": with_setting(torch.tanh),
-    "an argument": functools.partial(Scaled, setting=3.0),
-    "frozen": frozen,
-    "deep": DeepModel,
-    "less dropout": functools.partial(DeepModel, dropout=0.1),
-    "other layers": functools.partial(DeepModel, layers=(64,)),
-    "wider": functools.partial(DeepModel, embedding_size=32),
-    "initialized otherwise": functools.partial(DeepModel, initialization="paper"),
-    "mf": MF,
-}
-
-
-def test_models_that_differ_have_different_descriptions() -> None:
-    texts = {name: str(sorted(describe_model(factory, SCHEMA).items())) for name, factory in VARIANTS.items()}
-    assert len(set(texts.values())) == len(texts)
-    for name, factory in VARIANTS.items():
-        assert str(sorted(describe_model(factory, SCHEMA).items())) == texts[name], (
-            f"{name} has a new one each time"
-        )
-
-
-def test_table_sizes_are_part_of_the_description() -> None:
-    assert describe_model(MF, SCHEMA) != describe_model(MF, Schema({"user": 5, "item": 7}))
 
 
 class ByShop(nn.Module):
@@ -154,46 +100,3 @@ def test_a_protocol_initialises_models_that_have_a_choice() -> None:
         assert initialised(Scaled, "standard") is Scaled
     with pytest.warns(UserWarning, match="Scaled takes no argument 'initialization'.* not as 'paper' has it"):
         assert initialised(Scaled, "paper") is Scaled
-
-
-@pytest.mark.parametrize("edited", ["Model", "Base", "Part"])
-def test_an_edited_source_makes_another_description(tmp_path: Path, edited: str) -> None:
-    source = """
-import torch
-
-class Base(torch.nn.Module):
-    def forward(self, batch):
-        return self.part(batch) * 1.0  # Base
-
-class Part(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.table = torch.nn.Embedding(9, 2)
-    def forward(self, batch):
-        return self.table(batch.user).sum(-1) * 1.0  # Part
-
-class Model(Base):
-    def __init__(self, n_users, n_items):
-        super().__init__()
-        self.part = Part()  # Model
-"""
-    first = describe_model(_load(tmp_path / "first", source), SCHEMA)
-    again = describe_model(_load(tmp_path / "again", source), SCHEMA)
-    changed = source.replace(f"# {edited}", f"# {edited} edited")
-    second = describe_model(_load(tmp_path / "second", changed), SCHEMA)
-    assert first == again
-    assert first["source"] != second["source"]
-    assert {name for name in first if first[name] != second[name]} == {"source"}
-
-
-def _load(folder: Path, source: str) -> Callable[[int, int], nn.Module]:
-    folder.mkdir()
-    path = folder / "own_model.py"
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("own_model", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["own_model"] = module
-    spec.loader.exec_module(module)
-    factory: Callable[[int, int], nn.Module] = module.Model
-    return factory

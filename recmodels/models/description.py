@@ -1,0 +1,37 @@
+"""What a model's behaviour depends on, for keys: all code that it reaches, and all that it is made with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch.nn.modules import module as every_module
+
+from gploss.files.described import key_of
+from recmodels.data.rows import Schema
+from recmodels.models.base import ModelFactory, build_model
+
+#: Where torch keeps the hooks that are called for every module.
+_HOOKS_OF_ALL: Final = tuple(
+    name for name in vars(every_module) if name.startswith("_global_") and name.endswith("_hooks")
+)
+
+
+def describe_model(factory: ModelFactory, schema: Schema) -> dict[str, str]:
+    """Return what tells a model from others that behave otherwise.
+
+    Args:
+        factory: makes the model; its own code counts, too.
+        schema: the columns that the model will see.
+
+    Returns:
+        class, for people; and code: a hash of every function that factory and model reach, with globals, class
+        attributes, arguments and hooks, and of the weights that seed 0 gives. Comments and docstrings are no part
+        of it. Where something cannot be looked into, it is a new one each time, and a warning says so.
+    """
+    model = build_model(factory, schema, seed=0)
+    kind = type(model)
+    hooks = [list(vars(every_module)[name].values()) for name in _HOOKS_OF_ALL]
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "code": key_of((factory, model, hooks), f"the model {kind.__qualname__}"),
+    }
