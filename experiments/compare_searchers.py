@@ -36,7 +36,6 @@ from gploss.report.page import Figure, Note, Page, Section, Table
 from gploss.report.summary import readable_summary, summary
 from gploss.search.cache import Cache
 from gploss.search.result import SearchResult
-from gploss.tasks import NamedLoss
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
 from recmodels.training.protocol import PROTOCOLS, STANDARD
@@ -105,7 +104,7 @@ def reference_rewards(settings: Compare, problem: PointwiseProblem, cache_file: 
     with Cache(cache_file) as cache:
         for replicate in range(settings.seeds):
             evaluator = evaluator_of(settings, problem, replicate, cache)
-            evaluations = evaluator.evaluate([rival.expression for rival in rivals], {}, len(rivals))
+            evaluations = evaluator.evaluate([rival.loss for rival in rivals], {}, len(rivals))
             for rival, evaluation in zip(rivals, evaluations, strict=True):
                 rewards[rival.name].append(float("nan") if evaluation.reward is None else evaluation.reward)
     return {name: float(np.median(values)) for name, values in rewards.items()}
@@ -153,7 +152,7 @@ def contenders(results: Sequence[SearchResult], settings: Compare) -> list[Rival
     for searcher in settings.searchers:
         best = best_of(results, searcher).top(settings.contenders)
         found += [
-            Rival(f"{searcher} {place}", searcher, loss.expression) for place, loss in enumerate(best, start=1)
+            Rival(f"{searcher} {place}", searcher, loss.evaluation.loss) for place, loss in enumerate(best, start=1)
         ]
     return found
 
@@ -174,8 +173,8 @@ def figures_of(
     metric, higher = f"validation {problem.metric}", problem.higher_is_better
     best = {searcher: best_of(results, searcher).best for searcher in settings.searchers}
     known = rivals_of(settings.rivals or problem.task.losses.names(), problem.task)[0]
-    shown = [NamedLoss(known.name, known.expression)]
-    shown += [NamedLoss(searcher, loss.expression) for searcher, loss in best.items() if loss is not None]
+    found = {searcher: loss.evaluation.loss for searcher, loss in best.items() if loss is not None}
+    shown = {known.name: known.loss, **found}
     curves = loss_curves(shown, problem.task, scale_free=PROTOCOLS[settings.protocol].scale_free)
     efficiency = plots.efficiency(evaluations, reference, metric, higher_is_better=higher)
     return [

@@ -11,7 +11,7 @@ best there is the only one that is compared on the test part.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from experiments.parts.searching import (
 )
 from experiments.parts.verdict import found_table, judge, loss_curves, verdict_parts
 from experiments.parts.workers import default_jobs, side_by_side
+from gploss.compute.kinds import Loss
 from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
@@ -36,7 +37,7 @@ from gploss.report import plots
 from gploss.report.page import Figure, Note, Page, Section
 from gploss.search.cache import Cache
 from gploss.search.result import SearchResult
-from gploss.tasks import NamedLoss, Task
+from gploss.tasks import Task
 from recmodels.data.pointwise import PointwiseProblem
 from recmodels.data.splits import repeated_splits, rolling_splits
 from recmodels.evaluators.evaluator import LossEvaluator, training_seed
@@ -101,7 +102,7 @@ def run(settings: Improve, folder: RunFolder) -> Page:
             tuning_problems=validation_problems(settings, problem, _CHOICE_SPLITS),
         )
         finalists = [one.tuned for one in verdict.comparisons if one.tuned.group == FOUND]
-        found = [NamedLoss(one.name, one.expression) for one in finalists]
+        found = {one.name: one.loss for one in finalists}
         folder.note(searches=[{"counts": dict(one.counts), "seconds": one.elapsed[-1]} for one in results])
         write_csv_atomic(verdict_table(verdict), folder.file("confirmation.csv"))
         write_csv_atomic(found_table(settings.model, settings.dataset, found), folder.file("found.csv"))
@@ -164,7 +165,7 @@ def page_of(
     problem: PointwiseProblem,
     results: Sequence[SearchResult],
     verdict: Verdict,
-    found: Sequence[NamedLoss],
+    found: Mapping[str, Loss],
 ) -> Page:
     """What the run came to."""
     best = verdict.comparisons[0].tuned
@@ -177,7 +178,7 @@ def page_of(
         f"were tuned together with the hand-made losses on {settings.validation_parts} parts with "
         f"{settings.tuning_seeds} seed(s) each."
     )
-    shown = [NamedLoss(best.name, best.expression), *found]
+    shown = {best.name: best.loss, **found}
     curves = plots.loss_curves(loss_curves(shown, problem.task, scale_free=STANDARD.scale_free))
     return Page(
         f"A better loss for {settings.model} on {problem.name}?",

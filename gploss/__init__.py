@@ -11,6 +11,7 @@ Example:
     ...
 """
 
+from gploss.compute.kinds import LOSS_KINDS, Loss, LossKind
 from gploss.compute.losses import Losses, LossKernel
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
@@ -19,7 +20,7 @@ from gploss.language.grammar import Grammar, GrammarError
 from gploss.language.operators import OPERATORS, Operator, OperatorError, binary, register_operator, unary
 from gploss.language.parsing import ExpressionError, ParseError
 from gploss.language.terminals import TERMINALS, Terminal, TerminalError, register_terminal, terminal
-from gploss.loss_function import ExpressionLoss, Loss
+from gploss.loss_function import ExpressionLoss, LossFunction
 from gploss.registry import Registry, discover
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.budget import Budget
@@ -39,6 +40,7 @@ from gploss.tasks.pointwise import LOSSES, POINTWISE
 
 __all__ = [
     "LOSSES",
+    "LOSS_KINDS",
     "OPERATORS",
     "POINTWISE",
     "SEARCHERS",
@@ -65,7 +67,9 @@ __all__ = [
     "GrammarError",
     "Input",
     "Loss",
+    "LossFunction",
     "LossKernel",
+    "LossKind",
     "Losses",
     "NamedLoss",
     "Operator",

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from gploss.compute.kinds import FORMULA, LOSS_KINDS, LossKind
+from gploss.compute.program import Program
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
@@ -17,7 +19,7 @@ from gploss.tasks.pointwise import POINTWISE
 
 
 @runtime_checkable
-class Loss(Protocol):
+class LossFunction(Protocol):
     """What a search returns: callable in a training loop, describes itself, saves itself."""
 
     def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
@@ -115,3 +117,6 @@ class ExpressionLoss:
             return ExpressionLoss(Expression.parse(record["expression"]), float(record["scale"]), task)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no saved loss: {error}") from error
+
+
+LOSS_KINDS.register(FORMULA, LossKind(Expression.parse, Program.compile, ExpressionLoss))

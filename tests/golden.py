@@ -100,7 +100,7 @@ def identities() -> dict[str, Any]:
         name: {
             "text": str(expression),
             "canonical": str(expression.canonical()),
-            "program": screen([expression]).program.texts[0],
+            "program": screen([expression]).losses.texts[0],
             "fingerprint": names[True][k],
             "fingerprint with scale": names[False][k],
         }

@@ -119,7 +119,7 @@ def losses(count: int) -> list[Expression]:
 
 def epoch_seconds(trainer: Trainer, bench: Bench, count: int, epochs: int = 1) -> float:
     """Seconds a candidate-epoch of a population, metrics excluded."""
-    program = screen(losses(count), scale_free=trainer.protocol.scale_free).program
+    program = screen(losses(count), scale_free=trainer.protocol.scale_free).losses
     members = [Member(k, 0) for k in range(count)]
     problem = bench.problem
     begun = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from experiments.paper.alternating_search import AutoLossGen
 from experiments.paper.published import AUTHORS, long_protocol, published
 from experiments.parts.searching import RANKING_REPLICATE, TEST_REPLICATE, is_standard, make_trainer
 from experiments.parts.verdict import found_table, judge, loss_curves, verdict_parts
+from gploss.compute.kinds import Loss
 from gploss.files.whole import write_csv_atomic
 from gploss.report import plots
 from gploss.report.page import Figure, Note, Part, Table
@@ -70,9 +71,10 @@ def try_losses(
     write_csv_atomic(seed_table(everybody, effects, problem.metric), folder.file("effectiveness_seeds.csv"))
     found = [loss for loss in losses if loss.name not in AUTHORS]
     best_first = _best_first(everybody, effects, problem.metric)
-    found_best_first = [loss for loss, _ in best_first if loss in found]
+    found_best_first = {loss.name: loss.expression for loss, _ in best_first if loss in found}
     write_csv_atomic(found_table(settings.model, settings.dataset, found_best_first), folder.file("found.csv"))
-    shown = [*found_best_first[:3], *(loss for loss in everybody if loss.name == "bce")]
+    bce = {loss.name: loss.expression for loss in everybody if loss.name == "bce"}
+    shown = dict(list(found_best_first.items())[:3]) | bce
     curves = plots.loss_curves(loss_curves(shown, problem.task, scale_free=protocol.scale_free))
     parts: list[Part] = [
         Table(table.drop(columns=["expression"]), only_written=["formula"]),
@@ -197,10 +199,10 @@ def effect_sentence(losses: Sequence[NamedLoss], effects: Sequence[Effect], foun
 
 
 def confirm_losses(
-    settings: AutoLossGen, problem: PointwiseProblem, folder: RunFolder, found: Sequence[NamedLoss]
+    settings: AutoLossGen, problem: PointwiseProblem, folder: RunFolder, found: Mapping[str, Loss]
 ) -> list[Part]:
     """Tune the best found losses and the hand-made ones alike, and compare them on test."""
-    rivals = [Rival(loss.name, "found", loss.expression) for loss in found[:_CONFIRMED]]
+    rivals = [Rival(name, "found", loss) for name, loss in list(found.items())[:_CONFIRMED]]
     trainer = make_trainer(settings.model, PROTOCOLS[settings.protocol], settings.device)
     verdict = judge(settings, rivals, trainer, problem, folder.file("cache.sqlite"), epochs=settings.most_epochs)
     write_csv_atomic(verdict_table(verdict), folder.file("confirmation.csv"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from experiments.command import options
 from experiments.command.running import say
+from gploss.compute.kinds import Loss
 from gploss.report import plots
 from gploss.report.page import Note, Part, Table
 from gploss.screening.screening import screen
 from gploss.search.cache import Cache
-from gploss.tasks import NamedLoss, Task
+from gploss.tasks import Task
 from recmodels.training.problem import Problem
 from recmodels.training.trainer import Trainer
 from recmodels.verdict.confirmation import Verdict, confirm
@@ -68,23 +69,22 @@ def verdict_parts(verdict: Verdict) -> list[Part]:
     return [Table(table, only_written=unprinted), *map(Note, verdict_notes(verdict))]
 
 
-def found_table(model: str, dataset: str, losses: Sequence[NamedLoss]) -> pd.DataFrame:
+def found_table(model: str, dataset: str, losses: Mapping[str, Loss]) -> pd.DataFrame:
     """Return found losses, the best first, as `gploss transfer --found` reads them."""
     rows = [
-        {"model": model, "dataset": dataset, "name": loss.name, "expression": str(loss.expression)}
-        for loss in losses
+        {"model": model, "dataset": dataset, "name": name, "expression": str(loss)} for name, loss in losses.items()
     ]
     return pd.DataFrame(rows, columns=["model", "dataset", "name", "expression"])
 
 
-def loss_curves(losses: Sequence[NamedLoss], task: Task, *, scale_free: bool) -> dict[str, plots.Curves]:
+def loss_curves(losses: Mapping[str, Loss], task: Task, *, scale_free: bool) -> dict[str, plots.Curves]:
     """Return value and gradient of losses, as trained, over the task's score, for `plots.loss_curves`."""
     curves: dict[str, plots.Curves] = {}
-    for loss in losses:
-        program = screen([loss.expression], task, scale_free=scale_free).program
+    for name, loss in losses.items():
+        ready = screen([loss], task, scale_free=scale_free).losses
         own = {}
         for kind, inputs in task.views.items():
-            values, gradients = program.losses(inputs)
+            values, gradients = ready.losses(inputs)
             own[kind] = (inputs[task.score], values[0], gradients[task.score][0])
-        curves[loss.name if loss.name in task.losses else f"{loss.name}: {loss.expression.readable()}"] = own
+        curves[name if name in task.losses else f"{name}: {loss.readable()}"] = own
     return curves

@@ -63,6 +63,10 @@ class Losses(Protocol):
         """Return K."""
         ...
 
+    def scaled(self, multipliers: npt.NDArray[np.float64]) -> Losses:
+        """Return the same losses, each multiplied with a number; (K,) in the place of earlier ones."""
+        ...
+
     def losses(
         self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:

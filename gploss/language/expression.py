@@ -52,6 +52,9 @@ class Expression:
         True
     """
 
+    #: What kind of loss an expression is, in `gploss.compute.kinds`.
+    kind: Final = "formula"
+
     __slots__ = (
         "__weakref__",
         "_canonical",
@@ -152,11 +155,6 @@ class Expression:
             'mul(add(label, neg(pred)), inv(2))'
         """
         return parsing.parse(text, Expression.leaf, Expression.apply, check)
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether this is a terminal or a number."""
-        return not self.operands
 
     def nodes(self) -> tuple[Expression, ...]:
         """Return every distinct node once, operands before those that use them, the root last."""

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gploss.compute.program import Program
-from gploss.language.expression import Expression
+from gploss.compute.kinds import Loss, compiled
+from gploss.compute.losses import Losses
 from gploss.screening.fingerprint import fingerprints
 from gploss.screening.probes import ProbeResponse, probe
 from gploss.tasks import Task
@@ -38,14 +38,14 @@ class Screening:
     """K losses, looked at before training.
 
     Attributes:
-        program: the compiled losses; made scale-free (multiplied with 1/s), if that was asked for.
+        losses: ready to be computed; made scale-free (multiplied with 1/s), if that was asked for.
         reasons: (K,) why a loss is rejected, or None.
         texts: (K,) the same for people: "no dependence on label" says on which input.
         scales: (K,) s, the mean of |d loss/d score| over the probes; NaN or infinite for some rejected ones.
         fingerprints: (K,) as in `gploss.screening.fingerprint`.
     """
 
-    program: Program
+    losses: Losses
     reasons: list[Reason | None]
     texts: list[str | None]
     scales: npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ class Screening:
 
 
 def screen(
-    expressions: Sequence[Expression],
+    losses: Sequence[Loss],
     task: Task = POINTWISE,
     *,
     scale_free: bool = True,
@@ -62,28 +62,29 @@ def screen(
     """Compile losses, measure them at the probes, and reject those that cannot train anything.
 
     Args:
-        expressions: K losses.
+        losses: K of them, of any kinds.
         task: what they are given.
         scale_free: divide each loss by its scale s, so that the learning rate means the same for all.
         check_direction: ask for the task's check of the direction too; in pointwise, AutoLossGen's validity check.
 
     Raises:
-        ValueError: an expression uses what the task does not have, or the task has no check of the direction.
+        ValueError: a loss uses what the task does not have, or the task has no check of the direction.
 
     Example:
+        >>> from gploss.language.expression import Expression
         >>> screening = screen([Expression.parse("square(label - pred)"), Expression.parse("pred")])
         >>> screening.texts
         [None, 'no dependence on label']
     """
     if check_direction and task.direction is None:
         raise ValueError(f"the task {task.name!r} has no check of the direction")
-    program = Program.compile(expressions, task)
-    response = probe(program)
+    ready = compiled(losses, task)
+    response = probe(ready)
     finite = _finite(response)
     zero = ~(response.scales >= SMALLEST_SCALE)
     missing = _independent_of(response)
-    reasons: list[Reason | None] = [None] * len(program)
-    texts: list[str | None] = [None] * len(program)
+    reasons: list[Reason | None] = [None] * len(ready)
+    texts: list[str | None] = [None] * len(ready)
 
     def reject(k: int, reason: Reason, detail: str = "") -> None:
         if reasons[k] is None:
@@ -100,14 +101,14 @@ def screen(
     if check_direction and task.direction is not None:
         sound = [k for k, reason in enumerate(reasons) if reason is None]
         rows = np.array(sound, np.int64)
-        right = task.direction(lambda points: program.losses(points, rows)[1])
+        right = task.direction(lambda points: ready.losses(points, rows)[1])
         for k in rows[~right].tolist():
             reject(k, Reason.WRONG_DIRECTION)
     names = fingerprints(response, scale_free=scale_free)
     if scale_free:
         usable = np.where(finite & ~zero, response.scales, 1.0)
-        program = program.scaled(1.0 / usable)
-    return Screening(program, reasons, texts, response.scales, names)
+        ready = ready.scaled(1.0 / usable)
+    return Screening(ready, reasons, texts, response.scales, names)
 
 
 def _finite(response: ProbeResponse) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from gploss.compute.kinds import LOSS_KINDS, Loss
 from gploss.files.plain import JSON, canonical_json, digest
 from gploss.language.expression import Expression
 
@@ -38,14 +39,14 @@ class Evaluation:
     diverged candidates have no reward: what failure is worth is `gploss.search.reward.Reward`'s business.
 
     Attributes:
-        expression: the candidate as it was proposed.
+        loss: the candidate as it was proposed.
         status: what became of it.
         reason: why it was rejected or diverged; None otherwise.
         reward: best validation value over the epochs, in the metric's own direction; None without one.
         metrics: raw values by metric name, one an epoch; NaN where an epoch has none.
         fingerprint: hash of the loss's gradient on the fixed probes; None where it was rejected before that.
         scale: mean |d loss/d score| over the probes, by which the loss was divided; None where it was not.
-        duplicate_of: text of the first expression with the same fingerprint.
+        duplicate_of: text of the first loss with the same fingerprint.
         cached: whether the metrics were found in the cache.
         seconds: training time, as stored when it was trained.
         candidate_epochs: epochs trained.
@@ -54,7 +55,7 @@ class Evaluation:
         ValueError: if the fields contradict the status, or a number that must be finite is not.
     """
 
-    expression: Expression
+    loss: Loss
     status: Status
     reason: str | None = None
     reward: float | None = None
@@ -85,10 +86,22 @@ class Evaluation:
         """Whether the candidate counts against the budget: trained or diverged, from the cache or not."""
         return self.status in (Status.TRAINED, Status.DIVERGED)
 
+    @property
+    def expression(self) -> Expression:
+        """The loss, where it is a formula.
+
+        Raises:
+            TypeError: it is of another kind.
+        """
+        if not isinstance(self.loss, Expression):
+            raise TypeError(f"a {self.loss.kind} is no formula: {self.loss.readable()}")
+        return self.loss
+
     def to_json(self) -> dict[str, JSON]:
         """The evaluation as plain JSON values; NaN becomes null, infinities the texts "inf" and "-inf"."""
         return {
-            "expression": str(self.expression),
+            "kind": self.loss.kind,
+            "loss": str(self.loss),
             "status": str(self.status),
             "reason": self.reason,
             "reward": None if self.reward is None else float(self.reward),
@@ -107,13 +120,14 @@ class Evaluation:
 
         Raises:
             ValueError: if the record lacks a field, has one too many, or a field does not make sense.
+            LookupError: if the loss is of a kind that is not registered.
         """
-        names = set(cls.__dataclass_fields__)
+        names = {"kind", *cls.__dataclass_fields__}
         if record.keys() != names:
             missing, unknown = sorted(names - record.keys()), sorted(record.keys() - names)
             raise ValueError(f"not an evaluation: missing fields {missing}, unknown fields {unknown}")
         fields = dict(record)
-        fields["expression"] = Expression.parse(record["expression"])
+        fields["loss"] = LOSS_KINDS[fields.pop("kind")].parse(record["loss"])
         fields["status"] = Status(record["status"])
         fields["metrics"] = metrics_from_json(record["metrics"])
         return cls(**fields)

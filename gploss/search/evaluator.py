@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gploss.arguments import shown
+from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
-from gploss.language.expression import Expression
 from gploss.search.evaluation import Evaluation
 
 
@@ -30,19 +30,17 @@ class Evaluator(Protocol):
         """Direction of that metric."""
         ...
 
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluates a prefix of the expressions, in order.
+    def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
+        """Evaluates a prefix of the losses, in order.
 
         Args:
-            expressions: candidates.
+            losses: candidates, of any kinds.
             seen: the run's earlier charged evaluations by fingerprint; a candidate with one of these
                 fingerprints, or with that of an earlier candidate of this call, is a duplicate.
             limit: the most candidates to charge.
 
         Returns:
-            One evaluation an expression, up to the candidate that would be the charged one number limit + 1.
+            One evaluation a loss, up to the candidate that would be the charged one number limit + 1.
         """
         ...
 
@@ -79,10 +77,8 @@ class RoundsEvaluator(ABC):
     higher_is_better: bool
 
     @abstractmethod
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluate a prefix of the expressions; see `Evaluator`. Duplicates are those of this round."""
+    def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
+        """Evaluate a prefix of the losses; see `Evaluator`. Duplicates are those of this round."""
 
     @abstractmethod
     def describe(self) -> dict[str, JSON]:

@@ -166,7 +166,7 @@ def best_text(progress: Progress, metric: str) -> str:
     """Return the best reward so far with its formula."""
     if progress.best is None or progress.best.reward is None:
         return "none yet"
-    return f"{metric} {progress.best.reward:.4f} = {progress.best.expression.readable()}"
+    return f"{metric} {progress.best.reward:.4f} = {progress.best.loss.readable()}"
 
 
 def counts_text(counts: dict[str, int]) -> str:

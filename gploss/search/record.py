@@ -124,7 +124,7 @@ def best_distinct(evaluations: Sequence[Evaluation], higher_is_better: bool) -> 
     trained = [evaluation for evaluation in evaluations if evaluation.status is Status.TRAINED]
     best: dict[str, Evaluation] = {}
     for evaluation in sorted(trained, key=lambda evaluation: _order(evaluation, higher_is_better)):
-        best.setdefault(evaluation.fingerprint or str(evaluation.expression), evaluation)
+        best.setdefault(evaluation.fingerprint or str(evaluation.loss), evaluation)
     return list(best.values())
 
 
@@ -137,7 +137,7 @@ def pareto_front(evaluations: Sequence[Evaluation], higher_is_better: bool) -> l
         The front by rising complexity, and so by ever better reward.
     """
     trained = [evaluation for evaluation in evaluations if evaluation.status is Status.TRAINED]
-    trained.sort(key=lambda evaluation: (evaluation.expression.complexity, _order(evaluation, higher_is_better)))
+    trained.sort(key=lambda evaluation: (evaluation.loss.complexity, _order(evaluation, higher_is_better)))
     front: list[Evaluation] = []
     for evaluation in trained:
         if not front or _loss(evaluation, higher_is_better) < _loss(front[-1], higher_is_better):
@@ -146,7 +146,7 @@ def pareto_front(evaluations: Sequence[Evaluation], higher_is_better: bool) -> l
 
 
 def _order(evaluation: Evaluation, higher_is_better: bool) -> tuple[float, int]:
-    return _loss(evaluation, higher_is_better), evaluation.expression.complexity
+    return _loss(evaluation, higher_is_better), evaluation.loss.complexity
 
 
 def _loss(evaluation: Evaluation, higher_is_better: bool) -> float:

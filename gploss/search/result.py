@@ -16,17 +16,18 @@ from typing import Any
 import pandas as pd
 
 from gploss.arguments import whole_number
+from gploss.compute.kinds import FORMULA, LOSS_KINDS
 from gploss.files.plain import JSON, canonical_json, differences, digest
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
-from gploss.loss_function import ExpressionLoss
+from gploss.loss_function import LossFunction
 from gploss.search.evaluation import Evaluation
 from gploss.search.record import best_distinct, pareto_front
 from gploss.tasks import TASKS
 from gploss.tasks.pointwise import POINTWISE
 
 _FORMAT = "gploss search result"
-_VERSION = 1
+_VERSION = 2
 _STOPPED = ("budget", "exhausted", "interrupted", "failed")
 
 _SHOWN = 5
@@ -56,7 +57,7 @@ class FoundLoss:
 
     @property
     def expression(self) -> Expression:
-        """The loss as a formula."""
+        """The loss, where it is a formula; else a TypeError says what it is."""
         return self.evaluation.expression
 
     @property
@@ -71,18 +72,21 @@ class FoundLoss:
         return self.evaluation.scale
 
     @property
-    def loss(self) -> ExpressionLoss:
-        """The loss function as it was trained, divided by its scale; called with tensors, see `ExpressionLoss`.
+    def loss(self) -> LossFunction:
+        """The loss function as it was trained, divided by its scale; of a formula an `ExpressionLoss`.
 
         Raises:
             LookupError: its task is not registered.
         """
-        return ExpressionLoss(self.expression, 1.0 if self.scale is None else self.scale, TASKS[self.task])
+        own = self.evaluation.loss
+        scale = 1.0 if self.scale is None else self.scale
+        function: LossFunction = LOSS_KINDS[own.kind].function(own, scale, TASKS[self.task])
+        return function
 
     def __str__(self) -> str:
         return (
-            f"{self.expression.readable()}  (validation {self.metric} {self.reward:.4f}, "
-            f"complexity {self.expression.complexity})"
+            f"{self.evaluation.loss.readable()}  (validation {self.metric} {self.reward:.4f}, "
+            f"complexity {self.evaluation.loss.complexity})"
         )
 
     def __repr__(self) -> str:
@@ -208,7 +212,7 @@ class SearchResult:
         """
         columns: dict[str, Any] = {
             "step": range(1, len(self.records) + 1),
-            "expression": [str(record.expression) for record in self.records],
+            "expression": [str(record.loss) for record in self.records],
             "status": [str(record.status) for record in self.records],
             "reason": _texts([record.reason for record in self.records]),
             "reward": pd.Series([record.reward for record in self.records], dtype="float64"),
@@ -217,7 +221,7 @@ class SearchResult:
             "cached": pd.Series([record.cached for record in self.records], dtype="bool"),
             "seconds": pd.Series([record.seconds for record in self.records], dtype="float64"),
             "candidate_epochs": pd.Series([record.candidate_epochs for record in self.records], dtype="int64"),
-            "complexity": pd.Series([record.expression.complexity for record in self.records], dtype="int64"),
+            "complexity": pd.Series([record.loss.complexity for record in self.records], dtype="int64"),
             "elapsed": pd.Series(self.elapsed, dtype="float64"),
         }
         return pd.DataFrame(columns)
@@ -255,12 +259,14 @@ class SearchResult:
             OSError: if there is no such file or it cannot be read.
         """
         path = Path(path)
-        content = _read(path)
+        version, content = _read(path)
         try:
+            if version == 1:
+                content["records"] = list(map(_with_kind, content["records"]))
             content["records"] = tuple(Evaluation.from_json(record) for record in content["records"])
             content["elapsed"] = tuple(content["elapsed"])
             return cls(**content)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             raise ResultError(f"{path}: this search result cannot be understood: {error}") from error
 
     def __str__(self) -> str:
@@ -277,8 +283,8 @@ class SearchResult:
         rows = [
             {
                 f"validation {self.metric}": f"{loss.reward:.4f}",
-                "complexity": loss.expression.complexity,
-                "loss": shortened(loss.expression.readable()),
+                "complexity": loss.evaluation.loss.complexity,
+                "loss": shortened(loss.evaluation.loss.readable()),
             }
             for loss in self.top(_SHOWN)
         ]
@@ -336,15 +342,15 @@ def _digest(content: Mapping[str, JSON]) -> str | None:
         return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The result part of a file, its format, version and digest checked."""
+def _read(path: Path) -> tuple[int, dict[str, Any]]:
+    """Version and result part of a file, its format, version and digest checked."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ResultError(f"{path}: damaged, or not a search result: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ResultError(f"{path}: not a search result (its format is not {_FORMAT!r})")
-    if document.get("version") != _VERSION:
+    if document.get("version") not in (1, _VERSION):
         raise ResultError(
             f"{path}: written in version {document.get('version')!r} of the format, "
             f"this is version {_VERSION}: use the release of gploss that wrote it"
@@ -353,4 +359,10 @@ def _read(path: Path) -> dict[str, Any]:
     digest = _digest(content) if isinstance(content, dict) else None
     if digest is None or document.get("digest") != digest:
         raise ResultError(f"{path}: damaged, or changed since it was saved: its digest does not fit its content")
-    return dict(content)
+    return document["version"], dict(content)
+
+
+def _with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of version 1, in which every loss was a formula, as it is written now."""
+    rest = {name: value for name, value in record.items() if name != "expression"}
+    return {**rest, "kind": FORMULA, "loss": record["expression"]}

@@ -246,7 +246,7 @@ def _check_evaluations(batch: Sequence[Expression], evaluations: Sequence[Evalua
     """
     charged = sum(evaluation.charged for evaluation in evaluations)
     order_kept = len(evaluations) <= len(batch) and all(
-        evaluation.expression is expression for evaluation, expression in zip(evaluations, batch, strict=False)
+        evaluation.loss is loss for evaluation, loss in zip(evaluations, batch, strict=False)
     )
     if not order_kept:
         raise RuntimeError("the evaluator must return one evaluation a proposal, of a prefix, in their order")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
-from gploss.language.expression import Expression
 from gploss.screening.screening import screen
 from gploss.search.evaluation import Evaluation, Status
 from gploss.search.evaluator import RoundsEvaluator
@@ -125,13 +125,11 @@ class AlternatingEvaluator(RoundsEvaluator):
             },
         }
 
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluate a prefix of the expressions from the recommender's present weights.
+    def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
+        """Evaluate a prefix of the losses from the recommender's present weights.
 
         Args:
-            expressions: candidates.
+            losses: candidates.
             seen: not looked at: what was met in earlier rounds is no duplicate.
             limit: the most candidates to train.
         """
@@ -139,7 +137,7 @@ class AlternatingEvaluator(RoundsEvaluator):
         for evaluation in self._evaluations:
             if evaluation.charged and evaluation.fingerprint is not None:
                 met.setdefault(evaluation.fingerprint, evaluation)
-        evaluations = self._inner.evaluate(expressions, met, limit)
+        evaluations = self._inner.evaluate(losses, met, limit)
         self._evaluations.extend(evaluations)
         return evaluations
 
@@ -159,7 +157,7 @@ class AlternatingEvaluator(RoundsEvaluator):
         self._considered = len(self._evaluations)
         best = max(fresh, key=_reward, default=None)
         if best is not None and _reward(best) >= least:
-            state, value = self._step(best.expression)
+            state, value = self._step(best.loss)
             if state is not None and value >= least:
                 self._begin(state, value, best)
                 return True
@@ -168,10 +166,10 @@ class AlternatingEvaluator(RoundsEvaluator):
         self._begin(self.start, self.start_value, None)
         return True
 
-    def _step(self, expression: Expression) -> tuple[State | None, float]:
+    def _step(self, loss: Loss) -> tuple[State | None, float]:
         """Train the recommender with a loss; return its new state and metric, or no state where it diverged."""
         inner = self._inner
-        program = screen([expression], scale_free=self.step_trainer.protocol.scale_free).program
+        program = screen([loss], scale_free=self.step_trainer.protocol.scale_free).losses
         report = self.step_trainer.fit(
             program,
             [Member(0, inner.seed, inner.settings)],
@@ -193,7 +191,7 @@ class AlternatingEvaluator(RoundsEvaluator):
                 trained=sum(one.charged for one in self._evaluations),
                 start=self.start_value,
                 end=value,
-                loss=None if best is None else str(best.expression),
+                loss=None if best is None else str(best.loss),
                 reward=None if best is None else best.reward,
             )
         )

@@ -1,4 +1,4 @@
-"""From an expression to its evaluation: screen, recognise duplicates, look up, train, store."""
+"""From a loss to its evaluation: screen, recognise duplicates, look up, train, store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from gploss.compute.kinds import Loss
 from gploss.environment import numbers_depend_on
 from gploss.files.described import key_of, own_code
 from gploss.files.plain import JSON
-from gploss.language.expression import Expression
 from gploss.screening.probes import PROBE_VERSION
 from gploss.screening.screening import Reason, Screening
 from gploss.search.cache import Cache, CacheEntry
@@ -179,11 +179,9 @@ class LossEvaluator:
             **self.key.fields,
         }
 
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluate a prefix of the expressions; see `gploss.search.evaluator.Evaluator`."""
-        sifted = self.sieve.sift(expressions, seen, limit)
+    def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
+        """Evaluate a prefix of the losses; see `gploss.search.evaluator.Evaluator`."""
+        sifted = self.sieve.sift(losses, seen, limit)
         screening = sifted.screening
         stored = {k: entry for k in sifted.new if (entry := self._look_up(screening, k)) is not None}
         trained = self._train(screening, [k for k in sifted.new if k not in stored])
@@ -191,7 +189,7 @@ class LossEvaluator:
             self.cache.store(self.key, list(trained.values()))
         return sifted.evaluations(
             {
-                k: self._from_entry(expressions[k], screening.fingerprints[k], entry, cached=k in stored)
+                k: self._from_entry(losses[k], screening.fingerprints[k], entry, cached=k in stored)
                 for k, entry in (stored | trained).items()
             }
         )
@@ -199,7 +197,7 @@ class LossEvaluator:
     def _look_up(self, screening: Screening, k: int) -> CacheEntry | None:
         if self.cache is None:
             return None
-        entry = self.cache.lookup(self.key, screening.program.texts[k], self.epochs)
+        entry = self.cache.lookup(self.key, screening.losses.texts[k], self.epochs)
         if entry is None and self.reuse == "fingerprint":
             entry = self.cache.lookup_fingerprint(self.key, screening.fingerprints[k], self.epochs)
         return entry
@@ -208,14 +206,14 @@ class LossEvaluator:
         if not rows:
             return {}
         members = [Member(row, self.seed, self.settings) for row in rows]
-        report = self.trainer.fit(screening.program, members, self.problem, self.epochs, start=self.start)
+        report = self.trainer.fit(screening.losses, members, self.problem, self.epochs, start=self.start)
         entries = {}
         for position, row in enumerate(rows):
             diverged = report.outcomes[position] is Outcome.DIVERGED
             stopped = int(report.stopped_at[position])
             valid = stopped - 1 if diverged else stopped
             entries[row] = CacheEntry(
-                program=screening.program.texts[row],
+                program=screening.losses.texts[row],
                 fingerprint=screening.fingerprints[row],
                 status="diverged" if diverged else "trained",
                 reason=report.reasons[position],
@@ -227,13 +225,11 @@ class LossEvaluator:
             )
         return entries
 
-    def _from_entry(
-        self, expression: Expression, fingerprint: str, entry: CacheEntry, *, cached: bool
-    ) -> Evaluation:
+    def _from_entry(self, loss: Loss, fingerprint: str, entry: CacheEntry, *, cached: bool) -> Evaluation:
         entry = entry.truncated(self.epochs)
         trained = entry.status == "trained"
         return Evaluation(
-            expression,
+            loss,
             Status.TRAINED if trained else Status.DIVERGED,
             reason=entry.reason,
             reward=self.reward.of(entry.metrics, self.epochs) if trained else None,

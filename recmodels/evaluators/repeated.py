@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
-from gploss.language.expression import Expression
 from gploss.search.evaluation import Evaluation, Status
 from recmodels.evaluators.evaluator import LossEvaluator
 
@@ -41,12 +41,10 @@ class RepeatedEvaluator:
         task = self.evaluators[0].problem.task.name
         return {"task": task, "repeated": [one.describe() for one in self.evaluators]}
 
-    def evaluate(
-        self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int
-    ) -> list[Evaluation]:
-        """Evaluate a prefix of the expressions; see `gploss.search.evaluation.Evaluator`."""
-        first = self.evaluators[0].evaluate(expressions, seen, limit)
-        sound = [one.expression for one in first if one.status is Status.TRAINED]
+    def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
+        """Evaluate a prefix of the losses; see `gploss.search.evaluation.Evaluator`."""
+        first = self.evaluators[0].evaluate(losses, seen, limit)
+        sound = [one.loss for one in first if one.status is Status.TRAINED]
         columns = [iter(other.evaluate(sound, {}, len(sound))) for other in self.evaluators[1:]]
         met: dict[str, Evaluation] = {}
         evaluations = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gploss.language.expression import Expression
+from gploss.compute.kinds import Loss
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.evaluation import Evaluation, Status
 from gploss.tasks import Task
@@ -36,15 +36,15 @@ class Sieve:
         if Reason.NON_FINITE in self.allow:
             raise ValueError("a loss that is not finite cannot be trained, so it cannot be allowed")
 
-    def sift(self, expressions: Sequence[Expression], seen: Mapping[str, Evaluation], limit: int) -> Sifted:
+    def sift(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> Sifted:
         """Sift a prefix of some losses.
 
         Args:
-            expressions: the losses.
+            losses: the candidates.
             seen: what was evaluated before, by fingerprint.
             limit: the most losses to let through; the prefix ends before the next one.
         """
-        screening = screen(expressions, self.task, scale_free=self.scale_free, check_direction=self.check_direction)
+        screening = screen(losses, self.task, scale_free=self.scale_free, check_direction=self.check_direction)
         texts = [
             None if reason in self.allow else text
             for reason, text in zip(screening.reasons, screening.texts, strict=True)
@@ -55,10 +55,10 @@ class Sieve:
             if text is not None or (self.recognise_duplicates and (fingerprint in met or fingerprint in seen)):
                 continue
             if len(new) == limit:
-                return Sifted(expressions[:k], replace(screening, texts=texts), new, seen)
+                return Sifted(losses[:k], replace(screening, texts=texts), new, seen)
             met.add(fingerprint)
             new.append(k)
-        return Sifted(expressions, replace(screening, texts=texts), new, seen)
+        return Sifted(losses, replace(screening, texts=texts), new, seen)
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Sifted:
     """A prefix of losses, sifted.
 
     Attributes:
-        expressions: the prefix.
+        losses: the prefix.
         screening: of these and of what came after them; its texts say why a loss is not let through.
         new: positions of the losses to be trained.
         seen: what was evaluated before, by fingerprint.
     """
 
-    expressions: Sequence[Expression]
+    losses: Sequence[Loss]
     screening: Screening
     new: list[int]
     seen: Mapping[str, Evaluation]
@@ -86,20 +86,20 @@ class Sifted:
         first: dict[str, Evaluation] = {}
         for k, evaluation in new.items():
             first.setdefault(self.screening.fingerprints[k], evaluation)
-        return [new[k] if k in new else self._sifted_out(k, first) for k in range(len(self.expressions))]
+        return [new[k] if k in new else self._sifted_out(k, first) for k in range(len(self.losses))]
 
     def _sifted_out(self, k: int, first: Mapping[str, Evaluation]) -> Evaluation:
-        expression, text = self.expressions[k], self.screening.texts[k]
+        loss, text = self.losses[k], self.screening.texts[k]
         if text is not None:
-            return Evaluation(expression, Status.REJECTED, reason=text)
+            return Evaluation(loss, Status.REJECTED, reason=text)
         fingerprint = self.screening.fingerprints[k]
         original = self.seen[fingerprint] if fingerprint in self.seen else first[fingerprint]
         return Evaluation(
-            expression,
+            loss,
             Status.DUPLICATE,
             reward=original.reward,
             metrics=original.metrics,
             fingerprint=original.fingerprint,
             scale=None if original.scale is None else float(self.screening.scales[k]),
-            duplicate_of=str(original.expression),
+            duplicate_of=str(original.loss),
         )

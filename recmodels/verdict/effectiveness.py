@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
-from gploss.language.expression import Expression
 from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
@@ -30,7 +30,7 @@ class Effect:
     """A loss, trained from scratch with S seeds.
 
     Attributes:
-        expression: the loss.
+        loss: the loss.
         validation: (S,) best validation value of each seed, by the metric that steers; NaN where the model diverged
             before it had one.
         best_epoch: (S,) where that was, from 1; 0 where there is none.
@@ -38,7 +38,7 @@ class Effect:
         test: (S,) values on test at that epoch, by metric of the problem.
     """
 
-    expression: Expression
+    loss: Loss
     validation: npt.NDArray[np.float64]
     best_epoch: npt.NDArray[np.int64]
     epochs: npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Effect:
 
 
 def effectiveness(
-    expressions: Sequence[Expression],
+    losses: Sequence[Loss],
     trainer: Trainer,
     problem: Problem,
     *,
@@ -57,7 +57,7 @@ def effectiveness(
     """Train every loss from scratch with every seed, at the protocol's own rate and decay, and look at test.
 
     Args:
-        expressions: K losses; those that screening would reject are trained all the same.
+        losses: K losses; those that screening would reject are trained all the same.
         trainer: its protocol ends training early.
         problem: data; all of its metrics are measured on test.
         epochs: at most so many.
@@ -65,10 +65,10 @@ def effectiveness(
         cache: keeps each model's figures, so that a run that was cut off goes on where it was; or None.
 
     Returns:
-        K effects, in the order of the expressions.
+        K effects, in the order of the losses.
     """
-    screening = screen(expressions, problem.task, scale_free=trainer.protocol.scale_free)
-    texts = screening.program.texts
+    screening = screen(losses, problem.task, scale_free=trainer.protocol.scale_free)
+    texts = screening.losses.texts
     keys = {seed: _key(trainer, problem, seed, epochs) for seed in seeds}
     known: dict[tuple[int, int], dict[str, float]] = {}
     waiting = []
@@ -86,9 +86,7 @@ def effectiveness(
         if cache is not None:
             for (row, seed), own, time in zip(part, values, seconds, strict=True):
                 cache.store(keys[seed], [_entry(screening, row, own, epochs, time)])
-    return [
-        _effect(expressions[row], [known[row, seed] for seed in seeds], problem) for row in range(len(expressions))
-    ]
+    return [_effect(losses[row], [known[row, seed] for seed in seeds], problem) for row in range(len(losses))]
 
 
 def _train(
@@ -96,7 +94,7 @@ def _train(
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Train some (loss, seed) pairs; return each one's figures and seconds."""
     members = [Member(row, seed) for row, seed in pairs]
-    report = trainer.fit(screening.program, members, problem, epochs, keep="best")
+    report = trainer.fit(screening.losses, members, problem, epochs, keep="best")
     assert report.states is not None
     scores = torch.from_numpy(trainer.predict(report.states, problem.rows("test")))
     on_test = problem.judge("test")(scores)
@@ -128,7 +126,7 @@ def _key(trainer: Trainer, problem: Problem, seed: int, epochs: int) -> Evaluati
 def _entry(screening: Screening, row: int, values: dict[str, float], epochs: int, seconds: float) -> CacheEntry:
     # one value a metric instead of one an epoch: complete, since the key holds the number of epochs
     return CacheEntry(
-        program=screening.program.texts[row],
+        program=screening.losses.texts[row],
         fingerprint=screening.fingerprints[row],
         status="trained",
         reason=None,
@@ -139,12 +137,12 @@ def _entry(screening: Screening, row: int, values: dict[str, float], epochs: int
     )
 
 
-def _effect(expression: Expression, values: Sequence[dict[str, float]], problem: Problem) -> Effect:
+def _effect(loss: Loss, values: Sequence[dict[str, float]], problem: Problem) -> Effect:
     def column(name: str) -> npt.NDArray[np.float64]:
         return np.array([own[name] for own in values], np.float64)
 
     return Effect(
-        expression,
+        loss,
         column(_VALIDATION),
         column(_BEST_EPOCH).astype(np.int64),
         column(_EPOCHS).astype(np.int64),

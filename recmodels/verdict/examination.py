@@ -100,12 +100,12 @@ class Examination:
                 f"{self.metric} does not say how it is resampled (Problem.resampler): it is computed on the rows "
                 f"of each of {self.resamples} resamples, which takes long"
             )
-        expressions = [one.expression for one in chosen]
-        screening = screen(expressions, self.problem.task, scale_free=self.trainer.protocol.scale_free)
+        losses = [one.loss for one in chosen]
+        screening = screen(losses, self.problem.task, scale_free=self.trainer.protocol.scale_free)
         pairs = [(row, seed) for seed in seeds for row in range(len(chosen))]  # one seed's models share batches
         known: dict[tuple[int, int], CacheEntry] = {}
         for row, seed in pairs:
-            entry = self._look_up(chosen[row], seed, screening.program.texts[row])
+            entry = self._look_up(chosen[row], seed, screening.losses.texts[row])
             if entry is not None:
                 known[row, seed] = entry
         waiting = [pair for pair in pairs if pair not in known]
@@ -141,7 +141,7 @@ class Examination:
 
     def _measure(self, screening: Screening, members: Sequence[Member]) -> Iterator[CacheEntry]:
         """Train some models, and yield what each is worth as an entry with R values instead of one an epoch."""
-        report = self.trainer.fit(screening.program, members, self.problem, self.epochs, keep="best")
+        report = self.trainer.fit(screening.losses, members, self.problem, self.epochs, keep="best")
         assert report.states is not None
         scores = self.trainer.predict(report.states, self._rows)
         lost = np.array([not np.isfinite(own).all() for own in scores])
@@ -150,7 +150,7 @@ class Examination:
         resampled = self._resample(torch.from_numpy(scores))
         for position, member in enumerate(members):
             yield CacheEntry(
-                program=screening.program.texts[member.loss],
+                program=screening.losses.texts[member.loss],
                 fingerprint=screening.fingerprints[member.loss],
                 status="diverged" if lost[position] else "trained",
                 reason=report.reasons[position] if lost[position] else None,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from gploss.compute.kinds import Loss
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
 from gploss.setting import Setting
@@ -22,14 +23,14 @@ class Rival:
     Attributes:
         name: for tables.
         group: `HAND_MADE`, or what found it, such as a searcher.
-        expression: the loss; its named constants are tuned with the other settings.
+        loss: the loss; its named constants are tuned with the other settings.
         constants: in which ranges; those that are not named here as in `constant_setting`.
         also: other names of the same loss.
     """
 
     name: str
     group: str
-    expression: Expression
+    loss: Loss
     constants: Mapping[str, Setting] = field(default_factory=dict)
     also: tuple[str, ...] = ()
 
@@ -42,7 +43,7 @@ class Rival:
         """Return how each named constant of the loss is tuned."""
         return {
             name: self.constants.get(name, constant_setting(name, value))
-            for name, value in self.expression.constants.items()
+            for name, value in self.loss.constants.items()
         }
 
 
@@ -93,14 +94,14 @@ def distinct(rivals: Sequence[Rival], task: Task, *, scale_free: bool) -> tuple[
     Returns:
         The losses in the order of their first names, and the reasons of the others by name.
     """
-    screening = screen([one.expression for one in rivals], task, scale_free=scale_free)
+    screening = screen([one.loss for one in rivals], task, scale_free=scale_free)
     together: dict[tuple[str, str], list[Rival]] = {}
     left_out = {}
     for one, reason, fingerprint in zip(rivals, screening.texts, screening.fingerprints, strict=True):
         if reason is not None:
             left_out[one.name] = reason
             continue
-        family = one.expression.family if one.expression.constants else ""
+        family = one.loss.family if one.loss.constants else ""
         together.setdefault((fingerprint, family), []).append(one)
     return [_joined(same) for same in together.values()], left_out
 

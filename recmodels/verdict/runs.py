@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gploss.language.expression import Expression
+from gploss.compute.kinds import Loss
 from gploss.screening.screening import Screening, screen
 from gploss.search.cache import Cache, CacheEntry
 from gploss.search.evaluation import EvaluationKey
@@ -26,12 +26,12 @@ class Run:
     """A training of one model.
 
     Attributes:
-        expression: its loss, as it stands: constants are numbers.
+        loss: its loss, as it stands: constants are numbers.
         seed: of initial weights and batches.
         settings: values by name, sorted.
     """
 
-    expression: Expression
+    loss: Loss
     seed: int
     settings: tuple[tuple[str, float], ...]
 
@@ -65,20 +65,20 @@ class Runs:
             that diverged, or whose loss cannot train anything.
         """
         screening = self._screen(runs)
-        rows = {expression: row for row, expression in enumerate(dict.fromkeys(run.expression for run in runs))}
-        sound = [run for run in dict.fromkeys(runs) if screening.reasons[rows[run.expression]] is None]
+        rows = {loss: row for row, loss in enumerate(dict.fromkeys(run.loss for run in runs))}
+        sound = [run for run in dict.fromkeys(runs) if screening.reasons[rows[run.loss]] is None]
         for run in sound:
-            self._look_up(run, screening, rows[run.expression], epochs)
+            self._look_up(run, screening, rows[run.loss], epochs)
         waiting = [run for run in sound if run not in self._entries or not self._entries[run].serves(epochs)]
         self._states = {run: self._states[run] for run in sound if run in self._states}
         for before in sorted({self._behind(run) for run in waiting}):
             same = [run for run in waiting if self._behind(run) == before]
-            self._train(same, [rows[run.expression] for run in same], screening, before, epochs)
+            self._train(same, [rows[run.loss] for run in same], screening, before, epochs)
         return np.array([self._value(run, epochs) for run in runs])
 
     def _screen(self, runs: Sequence[Run]) -> Screening:
-        expressions = list(dict.fromkeys(run.expression for run in runs))
-        return screen(expressions, self.problem.task, scale_free=self.trainer.protocol.scale_free)
+        losses = list(dict.fromkeys(run.loss for run in runs))
+        return screen(losses, self.problem.task, scale_free=self.trainer.protocol.scale_free)
 
     def _behind(self, run: Run) -> int:
         """Return after how many epochs a run can be continued."""
@@ -97,7 +97,7 @@ class Runs:
     def _look_up(self, run: Run, screening: Screening, row: int, epochs: int) -> None:
         known = run in self._entries and self._entries[run].serves(epochs)
         if self.cache is not None and not known:
-            entry = self.cache.lookup(self._key(run), screening.program.texts[row], epochs)
+            entry = self.cache.lookup(self._key(run), screening.losses.texts[row], epochs)
             if entry is not None:
                 self._entries[run] = entry
                 self._states.pop(run, None)  # of fewer epochs than the entry
@@ -112,12 +112,12 @@ class Runs:
         members = [Member(row, run.seed, dict(run.settings)) for run, row in zip(runs, rows, strict=True)]
         start = State.join([self._states[run] for run in runs]) if before else None
         report = self.trainer.fit(
-            screening.program, members, self.problem, epochs - before, start=start, keep="last"
+            screening.losses, members, self.problem, epochs - before, start=start, keep="last"
         )
         assert report.states is not None
         for position, (run, row) in enumerate(zip(runs, rows, strict=True)):
             entry = CacheEntry(
-                program=screening.program.texts[row],
+                program=screening.losses.texts[row],
                 fingerprint=screening.fingerprints[row],
                 scale=float(screening.scales[row]) if self.trainer.protocol.scale_free else None,
                 **self._joined(run, report, position, before, epochs),

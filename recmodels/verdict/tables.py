@@ -68,7 +68,7 @@ def _row(verdict: Verdict, one: Comparison, *, is_baseline: bool) -> dict[str, s
     remarks = [f"best {name.replace('_', ' ')} at the end of its range" for name in one.tuned.on_edge]
     if one.diverged:
         remarks.append(f"{one.diverged} of {len(one.test)} seeds diverged")
-    constants = {**one.tuned.expression.constants}
+    constants = {**one.tuned.loss.constants}
     settings = {**one.tuned.settings, **constants}
     return {
         "loss": one.tuned.name,
@@ -82,8 +82,8 @@ def _row(verdict: Verdict, one: Comparison, *, is_baseline: bool) -> dict[str, s
         "settings": ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in settings.items()),
         "tried": str(one.tuned.tried),
         "remarks": "; ".join(remarks),
-        "formula": one.tuned.expression.readable(),
-        "expression": str(one.tuned.expression),
+        "formula": one.tuned.loss.readable(),
+        "expression": str(one.tuned.loss),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from gploss.language.expression import Expression
+from gploss.compute.kinds import Loss
 from gploss.search.cache import Cache
 from gploss.setting import Setting
 from recmodels.evaluators.evaluator import training_seed
@@ -37,7 +37,7 @@ class Tuned:
 
     Attributes:
         rival: the loss as it was given.
-        expression: the loss with the best values of its constants.
+        loss: the loss with the best values of its constants.
         settings: the best values of the other settings, by name.
         validation: mean over problems and seeds of the best validation value, under these settings.
         tried: how many settings were compared.
@@ -45,7 +45,7 @@ class Tuned:
     """
 
     rival: Rival
-    expression: Expression
+    loss: Loss
     settings: Mapping[str, float]
     validation: float
     tried: int
@@ -134,8 +134,8 @@ def _tune_group(
     def measure(trials: Sequence[Trial], until: int) -> list[float]:
         wanted = []
         for trial in trials:
-            expression, settings = _filled(rivals[trial.loss], trial.settings)
-            wanted += [Run(expression, seed, tuple(sorted(settings.items()))) for seed in seeds]
+            loss, settings = _filled(rivals[trial.loss], trial.settings)
+            wanted += [Run(loss, seed, tuple(sorted(settings.items()))) for seed in seeds]
         values = np.stack([own.best(wanted, until) for own in runs])
         means: list[float] = values.reshape(len(runs), len(trials), len(seeds)).mean(axis=(0, 2)).tolist()
         return means
@@ -144,15 +144,15 @@ def _tune_group(
     tuned: list[Tuned | None] = []
     sign = 1.0 if runs[0].problem.higher_is_better else -1.0
     for rival, best in zip(rivals, found, strict=True):
-        expression, settings = _filled(rival, best.settings)
-        own = Tuned(rival, expression, settings, sign * best.value, best.tried, best.on_edge)
+        loss, settings = _filled(rival, best.settings)
+        own = Tuned(rival, loss, settings, sign * best.value, best.tried, best.on_edge)
         tuned.append(own if np.isfinite(best.value) else None)
     return tuned
 
 
-def _filled(rival: Rival, settings: Mapping[str, float]) -> tuple[Expression, dict[str, float]]:
+def _filled(rival: Rival, settings: Mapping[str, float]) -> tuple[Loss, dict[str, float]]:
     """Put the constants among some settings into the loss; return it, and the other settings."""
-    constants = rival.expression.constants
+    constants = rival.loss.constants
     own = {name: value for name, value in settings.items() if name in constants}
     rest = {name: value for name, value in settings.items() if name not in constants}
-    return rival.expression.with_constants(**own), rest
+    return rival.loss.with_constants(**own), rest

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gploss.language.expression import Expression
-from gploss.loss_function import ExpressionLoss, Loss
+from gploss.loss_function import ExpressionLoss, LossFunction
 from gploss.screening.screening import screen
 from gploss.tasks.pointwise import LOSSES
 from tests.strategies import any_expressions
@@ -50,7 +50,7 @@ def test_a_scale_is_positive_and_finite(scale: float) -> None:
 
 def test_a_loss_meets_the_protocol_and_trains() -> None:
     loss = ExpressionLoss(LOSSES["bce"].expression)
-    assert isinstance(loss, Loss)
+    assert isinstance(loss, LossFunction)
     score, label = torch.zeros(50, requires_grad=True), torch.ones(50)
     optimizer = torch.optim.SGD([score], lr=1.0)
     for _ in range(20):

@@ -61,8 +61,7 @@ def test_what_an_expression_says_of_itself(expression: Expression) -> None:
     for node in nodes:
         assert seen.issuperset(node.operands)
         seen.add(node)
-        assert node.is_leaf == (not node.operands)
-        trees[node] = sum(trees[operand] for operand in node.operands) + (not node.is_leaf)
+        trees[node] = sum(trees[operand] for operand in node.operands) + bool(node.operands)
         depths[node] = 1 + max(depths[operand] for operand in node.operands) if node.operands else 0
         assert node.semantics == expression.semantics
         if node.operands:
@@ -70,7 +69,7 @@ def test_what_an_expression_says_of_itself(expression: Expression) -> None:
     assert expression.tree_size == trees[expression]
     assert expression.depth == depths[expression]
     assert expression.size == sum(1 for node in nodes if node.operands)
-    assert expression.terminals == {node.head for node in nodes if node.is_leaf and node.constant is None}
+    assert expression.terminals == {node.head for node in nodes if not node.operands and node.constant is None}
 
 
 @given(any_expressions())

@@ -115,13 +115,13 @@ def test_scale_free_losses_have_a_mean_gradient_of_one() -> None:
     screening = screen(expressions)
     sound = np.array([found is None for found in screening.reasons])
     assert sound.sum() > 100
-    np.testing.assert_allclose(mean_slope(screening.program)[sound], 1, rtol=1e-12)
+    np.testing.assert_allclose(mean_slope(screening.losses)[sound], 1, rtol=1e-12)
     np.testing.assert_allclose(mean_slope(compiled(expressions))[sound], screening.scales[sound], rtol=1e-12)
     as_written = screen(expressions, scale_free=False)
-    np.testing.assert_array_equal(as_written.program.multipliers, 1.0)
+    np.testing.assert_array_equal(as_written.losses.multipliers, 1.0)
     np.testing.assert_array_equal(as_written.scales, screening.scales)
     assert as_written.reasons == screening.reasons
-    assert np.isfinite(screening.program.multipliers).all()
+    assert np.isfinite(screening.losses.multipliers).all()
 
 
 def test_a_loss_is_screened_the_same_in_any_company() -> None:
@@ -136,13 +136,13 @@ def test_a_loss_is_screened_the_same_in_any_company() -> None:
         assert alone.reasons[0] == together.reasons[k]
         assert alone.fingerprints[0] == together.fingerprints[k]
         np.testing.assert_array_equal(alone.scales[0], together.scales[k])
-        assert alone.program.multipliers[0] == together.program.multipliers[k]
+        assert alone.losses.multipliers[0] == together.losses.multipliers[k]
 
 
 def test_nothing_to_screen() -> None:
     screening = screen([], check_direction=True)
     assert screening.reasons == screening.fingerprints == []
-    assert len(screening.program) == len(screening.scales) == 0
+    assert len(screening.losses) == len(screening.scales) == 0
 
 
 def test_the_flipped_labels_count() -> None:

@@ -38,7 +38,7 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
     failed = status in (Status.REJECTED, Status.DIVERGED)
     text = st.none() | st.text()
     return Evaluation(
-        expression=draw(expressions()),
+        loss=draw(expressions()),
         status=status,
         reason=draw(st.text(min_size=1) if failed else text),
         reward=None if failed else draw(finite),
@@ -94,10 +94,12 @@ def test_contradictions_are_refused(fields: dict[str, Any]) -> None:
         Evaluation(Expression.parse("pred"), **fields)
 
 
-@pytest.mark.parametrize("change", [{"surplus": 1}, {"status": "unheard of"}, {"expression": "add(pred"}])
+@pytest.mark.parametrize(
+    "change", [{"surplus": 1}, {"status": "unheard of"}, {"loss": "add(pred"}, {"kind": "unheard of"}, {"kind": 3}]
+)
 def test_records_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     record = Evaluation(Expression.parse("pred"), Status.TRAINED, reward=0.5).to_json()
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, LookupError)):
         Evaluation.from_json({**record, **change})
     del record["status"]
     with pytest.raises(ValueError, match=r"missing fields.*status"):

@@ -54,7 +54,7 @@ def make_files(folder: Path) -> None:
         checkpoint.begin({"seed": 3})
         checkpoint.save(EVALUATIONS[:1], [0.5], {**STATE, "keys": Grown(KEYS[:2])})
         checkpoint.save(EVALUATIONS[1:], [0.5, 1.25], {**STATE, "keys": Grown(KEYS)})
-    RESULT.save(folder / "result-1.json")
+    RESULT.save(folder / "result-2.json")
 
 
 def copied(name: str, folder: Path) -> Path:
@@ -80,8 +80,9 @@ def test_the_checkpoint_of_this_release_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(keys.array, KEYS, strict=True)
 
 
-def test_the_result_of_this_release_is_read() -> None:
-    assert SearchResult.load(RELEASED / "result-1.json") == RESULT
+@pytest.mark.parametrize("version", [1, 2])
+def test_results_of_each_release_are_read(version: int) -> None:
+    assert SearchResult.load(RELEASED / f"result-{version}.json") == RESULT
 
 
 @pytest.mark.parametrize(

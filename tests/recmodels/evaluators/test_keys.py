@@ -85,7 +85,7 @@ def _scaled(n_users: int, n_items: int) -> torch.nn.Module:
 @functools.cache
 def _start(epochs: int) -> State:
     trainer = StackedTrainer(small, STANDARD, device="cpu")
-    program = screen([MSE]).program
+    program = screen([MSE]).losses
     report = trainer.fit(program, [Member(0, 0)], PROBLEM, epochs, keep="last")
     assert report.states is not None
     return report.states

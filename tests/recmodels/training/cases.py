@@ -101,7 +101,7 @@ LOSSES: Final[dict[str, tuple[Expression, Callable[[Tensor, Tensor], Tensor]]]] 
 
 
 def program_of(names: Sequence[str], protocol: Protocol) -> Program:
-    return screen([LOSSES[name][0] for name in names], scale_free=protocol.scale_free).program
+    return screen([LOSSES[name][0] for name in names], scale_free=protocol.scale_free).losses
 
 
 ALL: Final = tuple(LOSSES)

@@ -48,7 +48,7 @@ def weighted(weights: npt.ArrayLike) -> Split:
 
 
 def train(make: Callable[..., Trainer], text: str, problem: Problem, protocol: Protocol = PAPER_LONG) -> State:
-    program = screen([Expression.parse(text)], problem.task, scale_free=protocol.scale_free).program
+    program = screen([Expression.parse(text)], problem.task, scale_free=protocol.scale_free).losses
     trainer = make(mf_for(protocol), protocol)
     report = trainer.fit(program, [member(0, 1, 0.3, 0.001)], problem, 2, keep="last")
     assert report.states is not None

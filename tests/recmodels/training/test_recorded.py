@@ -104,7 +104,7 @@ class TorchBCE(LossKernel):
 
 
 def train(model: str, protocol: Protocol, device: str = "cpu") -> TrainReport:
-    program = screen([Expression.parse("square(label - pred)")], scale_free=protocol.scale_free).program
+    program = screen([Expression.parse("square(label - pred)")], scale_free=protocol.scale_free).losses
     members = [member(0, 5, protocol.learning_rate * factor, protocol.weight_decay) for factor in (1, 2, 0.5)]
     trainer = StackedTrainer(MODELS[model](protocol), protocol, device=device)
     return trainer.fit(program, members, PROBLEM, 2, keep="last")

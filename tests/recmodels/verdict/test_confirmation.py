@@ -60,7 +60,7 @@ def run(noise: Mapping[Expression, float], rivals: Sequence[Rival] = RIVALS, **o
 
 
 def losses(verdict: Verdict) -> list[Expression]:
-    return [one.tuned.expression for one in verdict.comparisons]
+    return [one.tuned.loss for one in verdict.comparisons]
 
 
 def figures(verdict: Verdict) -> list[str]:
@@ -121,7 +121,7 @@ def test_equal_losses_differ_by_nothing() -> None:
 def test_p_values_are_corrected_over_finalists_only() -> None:
     def p_value(rivals: Sequence[Rival]) -> float:
         verdict = run({BCE: 0.995, WRONG_WAY: 1.1}, rivals, resamples=200)
-        (own,) = [one.p_value for one in verdict.comparisons if one.tuned.expression is BCE]
+        (own,) = [one.p_value for one in verdict.comparisons if one.tuned.loss is BCE]
         return own
 
     alone = p_value([*hand_made(MSE), RIVALS[2]])
@@ -145,7 +145,7 @@ def test_the_test_part_is_looked_at_once_with_fresh_seeds_and_tuned_settings() -
     assert len(seen) == 3 and len(fresh) == 5 and not seen & fresh
     assert len(final) == 5 * len(verdict.comparisons)
     for one in verdict.comparisons:
-        own = [member for text, member, _ in final if text == text_of(one.tuned.expression)]
+        own = [member for text, member, _ in final if text == text_of(one.tuned.loss)]
         assert {member.seed for member in own} == fresh
         assert all(member.settings == one.tuned.settings for member in own)
 

@@ -45,9 +45,9 @@ def trainer(patience: int = 2) -> StackedTrainer:
 
 def test_figures_are_those_of_the_best_epoch_on_validation(problem: PointwiseProblem) -> None:
     effects = effectiveness(EXPRESSIONS, trainer(), problem, epochs=6, seeds=SEEDS)
-    program = screen(EXPRESSIONS).program
+    program = screen(EXPRESSIONS).losses
     for row, effect in enumerate(effects):
-        assert effect.expression is EXPRESSIONS[row]
+        assert effect.loss is EXPRESSIONS[row]
         for place, seed in enumerate(SEEDS):
             report = trainer().fit(program, [Member(row, seed)], problem, 6, keep="best")
             column = report.metrics["auc"][0]

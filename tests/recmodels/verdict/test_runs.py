@@ -44,11 +44,11 @@ def test_a_run_that_was_interrupted_is_stored_as_one_that_was_not(patience: int 
             evaluator = LossEvaluator(
                 PROBLEM, trainer(patience), epochs=8, seed=run.seed, settings=dict(run.settings), cache=whole
             )
-            (evaluation,) = evaluator.evaluate([run.expression], {}, 1)
+            (evaluation,) = evaluator.evaluate([run.loss], {}, 1)
             assert evaluation.reward == value
             (expected,), (found,) = (
                 [dataclasses.replace(entry, seconds=0.0, epochs=8) for entry in cache.entries(evaluator.key)
-                 if entry.program == str(run.expression.canonical())]
+                 if entry.program == str(run.loss.canonical())]
                 for cache in (whole, pieces)
             )  # fmt: skip
             assert found == expected

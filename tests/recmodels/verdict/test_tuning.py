@@ -57,7 +57,7 @@ def test_every_setting_is_trained_with_every_seed_and_continued_rather_than_begu
     begun = [(text, member) for fit in trainer.fits for text, member, epochs in fit if epochs == 2]
     assert len({member.seed for _, member in begun}) == 3
     for one in tuning.tuned:
-        own = [member for text, member in begun if text == text_of(one.expression)]
+        own = [member for text, member in begun if text == text_of(one.loss)]
         assert len({(member.seed, *member.settings.items()) for member in own}) == 3 * one.tried
     # 16 settings for 2 epochs, 8 for 2 more, 4 for 4 more; then 8, 4 and 2
     assert trainer.trained == 2 * 3 * (16 * 2 + 8 * 2 + 4 * 4 + 8 * 2 + 4 * 2 + 2 * 4 + 8 * 0)
@@ -89,7 +89,7 @@ def test_losses_that_cannot_be_trained_are_left_out_with_a_reason() -> None:
         return -settings["weight_decay"]
 
     tuning = run(hand_made(MSE, BLIND, HINGE, BCE), PlannedTrainer(worth))
-    assert [one.expression for one in tuning.tuned] == [MSE, BCE]
+    assert [one.loss for one in tuning.tuned] == [MSE, BCE]
     assert tuning.tuned[0].settings["learning_rate"] <= STANDARD.learning_rate
     assert tuning.left_out == {
         "hand 1": "no dependence on label",
@@ -134,9 +134,9 @@ def test_constants_are_tuned_with_the_other_settings() -> None:
         return peak_at(0, 0)(text, settings, epoch) - abs(math.log2(value / 8))
 
     (tuned,) = run([Rival("focal", HAND_MADE, FOCAL)], PlannedTrainer(worth)).tuned
-    assert tuned.expression.family == FOCAL.family and set(tuned.settings) == {"learning_rate", "weight_decay"}
-    assert tuned.expression.constants["g"] == pytest.approx(8, rel=0.7)
-    assert tuned.rival.expression is FOCAL
+    assert tuned.loss.family == FOCAL.family and set(tuned.settings) == {"learning_rate", "weight_decay"}
+    assert tuned.loss.constants["g"] == pytest.approx(8, rel=0.7)
+    assert tuned.rival.loss is FOCAL
 
 
 def test_a_search_and_tuning_that_was_cut_off_are_not_trained_again(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_tuning_never_looks_at_the_test_part() -> None:
 def test_rivals_by_name_and_by_text() -> None:
     found = rivals_of(["bce", " mine: square(label - pred) ", "abs(label - pred)"], POINTWISE)
     assert [one.name for one in found] == ["bce", "mine", "abs(label - pred)"]
-    assert found[0].expression == POINTWISE.losses["bce"].expression and found[1].expression == MSE
+    assert found[0].loss == POINTWISE.losses["bce"].expression and found[1].loss == MSE
     assert {one.group for one in found} == {HAND_MADE}
     with pytest.raises(LookupError, match="no loss is named 'bec'; choose from: bce"):
         rivals_of(["bec"], POINTWISE)
