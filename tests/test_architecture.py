@@ -71,7 +71,6 @@ KNOWS_POINTWISE = ("gploss.tasks.pointwise", "recmodels.data", "recmodels.datase
 #: Who else says them, and why.
 SAYS_SO = {
     "experiments.command.options": "the command line names columns of tables",
-    "experiments.parts.reading": "and hands them on",
     "experiments.bench.benchmark": "one figure compares the AUC of many models with scikit-learn's",
     "experiments.bench.reference_loop": "the plain loop that training is compared with",
     "experiments.bench.resampling": "made-up targets",

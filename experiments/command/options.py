@@ -57,6 +57,19 @@ Separator = Annotated[
     Field(min_length=1, description="What separates its columns, such as ; or tab; found in the first line."),
 ]
 NoHeader = Annotated[bool, Field(description="It has no header: columns are named 1, 2, 3, ...")]
+Columns = Annotated[tuple[str, ...], Field(description="Names of all its columns, where it has no header.")]
+Encoding = Annotated[str | None, Field(min_length=1, description="Its encoding; UTF-8 where not given.")]
+NoQuotes = Annotated[bool, Field(description="Quotation marks in it are characters like others.")]
+Decimal = Annotated[Literal[".", ","], Field(description="What stands before decimals.")]
+Missing = Annotated[
+    tuple[str, ...],
+    Field(description="Texts that stand for a missing id; NA, NaN, null and the like where not given."),
+]
+Timeless = Annotated[bool, Field(description="None of its columns holds times.")]
+OnUnknown = Annotated[
+    Literal["error", "keep"],
+    Field(description="Of a part none of whose users train knows: refuse it, or keep it."),
+]
 OnDuplicates = Annotated[
     Literal["error", "last"],
     Field(description="Of a user and item that meet twice: refuse them, or keep the last row."),
@@ -176,7 +189,14 @@ class TableSettings(Configuration):
     positive_from: PositiveFrom = None
     separator: Separator = None
     no_header: NoHeader = False
+    columns: Columns = ()
+    encoding: Encoding = None
+    no_quotes: NoQuotes = False
+    decimal: Decimal = "."
+    missing: Missing = ()
+    timeless: Timeless = False
     on_duplicates: OnDuplicates = "error"
+    on_unknown: OnUnknown = "error"
     split: SplitBy = None
 
 

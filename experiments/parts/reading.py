@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from experiments.command import options
 from gploss.language.expression import Expression
@@ -28,24 +28,36 @@ def load_data(dataset: str, settings: options.ReadingSettings, *, columns: bool 
     Raises:
         ValueError: an option is not for this dataset, or the data cannot be used.
     """
-    given: dict[str, Any] = {"positive_from": settings.positive_from, "split": settings.split}
-    if columns:
-        given |= {
-            "user": settings.user,
-            "item": settings.item,
-            "rating": settings.rating,
-            "label": settings.label,
-            "time": settings.time,
-            "weight": settings.weight,
-            "separator": "\t" if settings.separator == "tab" else settings.separator,
-            "header": False if settings.no_header else None,
-            "on_duplicates": "last" if settings.on_duplicates == "last" else None,
-        }
+    given = _given(settings)
+    if not columns:
+        given = {name: value for name, value in given.items() if name in ("positive_from", "split")}
     try:
-        split = load_dataset(dataset, **{name: value for name, value in given.items() if value is not None})
+        split = load_dataset(dataset, **given)
     except TypeError as error:
         raise ValueError(str(error)) from error
     return noise_of(settings).applied_to(split)
+
+
+#: Options that say that there is none of something.
+_DENIED: Final = {"no_header": "header", "no_quotes": "quotes", "timeless": "time"}
+
+
+def _given(settings: options.TableSettings) -> dict[str, Any]:
+    """Return what is asked for of a table, as `load_dataset` takes it; what has its default is not passed on.
+
+    Raises:
+        ValueError: an option says what another one denies.
+    """
+    fields = options.TableSettings.model_fields
+    own = {name: getattr(settings, name) for name in fields if getattr(settings, name) != fields[name].default}
+    given = {name: value for name, value in own.items() if name not in _DENIED}
+    for flag in own.keys() & _DENIED.keys():
+        if _DENIED[flag] in given:
+            raise ValueError(f"give {_DENIED[flag]} or {flag}, not both")
+        given[_DENIED[flag]] = False
+    if given.get("separator") == "tab":
+        given["separator"] = "\t"
+    return given
 
 
 def load_problem(dataset: str, settings: options.ReadingSettings, *, columns: bool = True) -> PointwiseProblem:
