@@ -1,7 +1,16 @@
-"""Tests run side by side, so that each of them keeps to one core."""
+"""What holds for all tests: they run side by side, so that each keeps to one core, and Ctrl-C means what it does.
+
+A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C.
+"""
 
 from __future__ import annotations
+
+import signal
+import threading
 
 import torch
 
 torch.set_num_threads(1)
+
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
