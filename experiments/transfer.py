@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from experiments.parts.searching import (
     search_file,
 )
 from experiments.parts.verdict import judge
+from gploss.files.text import read_text
 from gploss.files.whole import write_csv_atomic
 from gploss.language.expression import Expression
 from gploss.report import plots
@@ -109,7 +111,10 @@ def read_found(paths: Sequence[Path]) -> dict[Place, Expression]:
     """
     losses = {}
     for path in paths:
-        table = pd.read_csv(path)
+        try:
+            table = pd.read_csv(StringIO(read_text(path)))
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as a table of found losses: {error}") from error
         if not {"model", "dataset", "expression"} <= set(table.columns) or table.empty:
             raise ValueError(f"{path} holds no found losses: it needs rows with model, dataset and expression")
         first = table.iloc[0]

@@ -9,9 +9,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+#: Of a configuration file. TOML's reader takes a time that grows with the square of what is nested.
+_MOST_BYTES: Final = 1 << 14
 
 
 class ConfigurationError(ValueError):
@@ -43,6 +46,10 @@ class Configuration(BaseModel):
                 raise ConfigurationError(
                     f"{places.get(name, f'--{name}')}: no option is named {name!r}{cls._nearest(name)}"
                 )
+        for name, value in given.items():
+            problem = _unwritable(value)
+            if problem is not None:
+                raise ConfigurationError(f"{places.get(name, f'--{name}')}: {name} {problem}")
         fields = {name.replace("-", "_"): value for name, value in given.items()}
         try:
             return cls.model_validate_json(json.dumps(fields, default=str))
@@ -114,6 +121,22 @@ class Configuration(BaseModel):
         return " ".join(words)
 
 
+def _unwritable(value: Any) -> str | None:
+    """Return why a value cannot be written into the run's files, or be a file's name, if so."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, str) and "\0" in part for part in parts):
+        return f"is {value!r}, with a character that no name has: give another name"
+    try:
+        json.dumps(value, default=str, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return f"is {value!r}, which is not in UTF-8: give another name"
+    except ValueError:
+        return f"is {value!r}: give a finite number"
+    except RecursionError:
+        return "is nested too deeply: give a plain value"
+    return None
+
+
 def opposite(flag: str) -> str:
     """Return the name that switches a flag off."""
     return flag.removeprefix("no-") if flag.startswith("no-") else f"no-{flag}"
@@ -125,10 +148,16 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ConfigurationError: there is no such file, or it is not written in TOML.
     """
+    # here, since help is told without what this imports
+    from gploss.files.text import read_text
+
     try:
-        text = path.read_bytes().decode()
+        text = read_text(path, most=_MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    try:
         values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: cannot be read as a configuration in TOML: {error}") from error
     return values, {name: f"{path}, line {_line_of(name, text)}" for name in values}
 

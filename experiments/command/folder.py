@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from gploss.environment import environment, versions
 from gploss.files.plain import JSON
+from gploss.files.text import read_text
 from gploss.files.whole import write_text_atomic
 from gploss.report.page import Note, Page
 
@@ -84,14 +85,14 @@ class Record:
             FolderError: it cannot be read, or is of another version.
         """
         path = folder / RECORD
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_text(path))
             version = content.pop("version")
             if version == VERSION:
                 return cls(**content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FolderError(f"{path} is damaged or no record of a run ({error}): choose another --out") from error
         raise FolderError(
             f"{path} is of version {version}, this gploss writes version {VERSION}: choose another --out, or use "

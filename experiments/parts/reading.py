@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from experiments.command import options
+from gploss.files.text import read_text
 from gploss.language.expression import Expression
 from gploss.language.parsing import ExpressionError
 from gploss.tasks import NamedLoss
@@ -103,10 +104,11 @@ def read_losses(path: Path) -> list[NamedLoss]:
     Empty lines and what follows a ``#`` do not count.
 
     Raises:
-        ValueError: a line cannot be read; the message names it.
+        OSError: there is no such file.
+        ValueError: it cannot be read, or a line of it; the message names it.
     """
     losses = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         text = line.partition("#")[0].strip()
         if not text:
             continue

@@ -6,12 +6,27 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.lib.format import read_array
 from numpy.typing import NDArray
 
 _Place: TypeAlias = tuple[str | int, ...]
+
+# What numpy's reader and look-ups raise where text or bytes are none of `pack`, the documented and the others.
+_SENSELESS = (
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    ArithmeticError,
+    SyntaxError,
+    TokenError,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,17 +111,19 @@ def unpack(text: str, arrays: bytes, grown: Mapping[str, Sequence[bytes]]) -> tu
     try:
         record = json.loads(text)
         state: dict[str, Any] = record["state"]
+        if not isinstance(state, dict):
+            raise ValueError(f"the state is a {type(state).__name__}, not a dict")
         blob = io.BytesIO(arrays)
         for place in record["arrays"]:
-            _put(state, place, np.load(blob, allow_pickle=False))
+            _put(state, place, read_array(blob, allow_pickle=False))
         lengths = {place: int(length) for place, length in record["grown"].items()}
         for place, length in lengths.items():
-            rows = np.concatenate([np.load(io.BytesIO(piece), allow_pickle=False) for piece in grown[place]])
+            rows = np.concatenate([read_array(io.BytesIO(piece), allow_pickle=False) for piece in grown[place]])
             if len(rows) != length:
                 raise ValueError(f"{_written(json.loads(place))} has {len(rows)} rows instead of {length}")
             _put(state, json.loads(place), Grown(rows))
         return state, lengths
-    except (TypeError, LookupError, AttributeError, EOFError, MemoryError, RecursionError) as error:
+    except _SENSELESS as error:
         raise ValueError(f"the state makes no sense: {error}") from error
 
 

@@ -150,6 +150,7 @@ class SqliteFile:
 
     def _make_or_check(self) -> None:
         try:
+            os.fsencode(self.path)
             if self.path.exists():
                 self._check()
             else:
@@ -158,7 +159,7 @@ class SqliteFile:
             raise self.error(explained(error)) from error
         except SqliteFileError:
             raise
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter of names that no file can have
             raise self.error(f"cannot be opened ({error}): choose another path") from error
 
     def _make(self) -> None:

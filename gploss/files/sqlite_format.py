@@ -59,6 +59,9 @@ def problem_of_file(path: Path, file_format: FileFormat) -> str | None:
         return "is not a file: choose another path"
     if path.stat().st_size == 0:
         return "is an empty file: delete it, or choose another path"
+    for side in side_files(path):
+        if side.is_symlink() or (side.exists() and not side.is_file()):
+            return f"has a file {side.name} beside it that is none of SQLite's: move that away"
     # Looking takes no locks, so a file may look damaged only because others write to it just now.
     problem: str | None = None
     last_state = None

@@ -6,7 +6,8 @@ import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +121,10 @@ class Checkpoint:
             raise self._senseless("its settings have changed since they were written")
         if row == new:
             return
-        lines = differences("settings", json.loads(row[1]), json.loads(text), "in the file", "now")
+        try:
+            lines = list(differences("settings", json.loads(row[1]), json.loads(text), "in the file", "now"))
+        except (ValueError, RecursionError) as error:
+            raise self._senseless(f"its settings make no sense: {error}") from error
         raise self._file.error(
             "\n".join(["holds a run with other settings: use the same, or choose another path.", *lines])
         )
@@ -192,14 +196,26 @@ class Checkpoint:
         grown: defaultdict[str, list[bytes]] = defaultdict(list)
         for place, _, piece, _ in pieces:
             grown[place].append(piece)
-        try:
+        with self.making_sense():
+            if not turn >= 0 or not 0 <= count <= 2 * len(rows):
+                raise ValueError(f"it has {len(rows)} evaluations and should have {count}")
             state, self._lengths = unpack(text, arrays, grown)
-        except ValueError as error:
-            raise self._senseless(str(error)) from error
         evaluations, times = self._evaluations_of(rows, count)
         self._turn = turn
         self._evaluations = count
         return Saved(evaluations, times, state)
+
+    @contextmanager
+    def making_sense(self) -> Iterator[None]:
+        """Have errors of code that reads a state, which may come from anywhere, tell of the file.
+
+        Raises:
+            CheckpointError: in place of these errors.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise self._senseless(f"its state makes no sense: {type(error).__name__}: {error}") from error
 
     def forget(self, after: int) -> None:
         """Lets the next save write over all evaluations after the first so many."""

@@ -181,9 +181,9 @@ class SearchRun:
             # So that a run stopped in its first turn goes on from its beginning, warm start included.
             checkpoint.save([], [], self._state())
             return
-        evaluated = saved.state["turn"]["evaluated"]
-        told = len(saved.evaluations) - evaluated
-        whole = _length_before_damage(saved.evaluations, told)
+        with checkpoint.making_sense():
+            told = len(saved.evaluations) - saved.state["turn"]["evaluated"]
+            whole = _length_before_damage(saved.evaluations, told)
         # What comes after a damaged evaluation of the open turn is evaluated again, and written over.
         checkpoint.forget(whole)
         for evaluation, elapsed in zip(saved.evaluations[:whole], saved.elapsed, strict=False):
@@ -196,14 +196,15 @@ class SearchRun:
                 f"the run in {checkpoint.path} has spent {spent:.0f} {self._budget.unit.replace('_', '-')}, "
                 f"more than the budget of {self._budget.amount:.0f}: give at least that, or another checkpoint"
             )
-        self._searcher.load_state_dict(saved.state["searcher"])
-        if isinstance(self._searcher.evaluator, RoundsEvaluator):
-            self._searcher.evaluator.load_state_dict(saved.state["evaluator"])
-        self._turned_down_before = saved.state["turned_down_before"]
-        self._turn = Turn(
-            [Expression.parse(text) for text in saved.state["turn"]["proposals"]],
-            [evaluation for evaluation in saved.evaluations[told:whole] if evaluation is not None],
-        )
+        with checkpoint.making_sense():
+            self._searcher.load_state_dict(saved.state["searcher"])
+            if isinstance(self._searcher.evaluator, RoundsEvaluator):
+                self._searcher.evaluator.load_state_dict(saved.state["evaluator"])
+            self._turned_down_before = int(saved.state["turned_down_before"])
+            self._turn = Turn(
+                [Expression.parse(text) for text in saved.state["turn"]["proposals"]],
+                [evaluation for evaluation in saved.evaluations[told:whole] if evaluation is not None],
+            )
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started

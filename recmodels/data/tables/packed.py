@@ -154,7 +154,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise _damaged(path, error) from error
     except OSError as error:
         if error.errno is not None:
-            raise  # the disk's own trouble
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the disk's own trouble
         raise _damaged(path, error) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tomllib
 from pathlib import Path
@@ -66,11 +67,37 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"absent.toml: cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"No such file.*absent.toml"):
         read_file(tmp_path / "absent.toml")
     (tmp_path / "bytes.toml").write_bytes(b"seed = \xff")
-    with pytest.raises(ConfigurationError, match=r"bytes.toml: cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"bytes.toml, line 1: is not in UTF-8"):
         read_file(tmp_path / "bytes.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigurationError, match=r"pipe.toml: a regular file is needed, and this is a pipe"):
+        read_file(tmp_path / "pipe.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = " + "[" * 5000 + "]" * 5000, "cannot be read as a configuration in TOML: .*recursion"),
+        ("recipe." + "a." * 5000 + "b = 1", "line 1: recipe is nested too deeply"),
+        ("recipe." + "a." * 50_000 + "b = 1", "is larger than 16 KiB"),
+        ("share-of-sugar = nan", "line 1: share-of-sugar is nan: give a finite number"),
+        ('recipe = "a\\u0000b"', "line 1: recipe is 'a.x00b', with a character that no name has"),
+        ("seed = " + "9" * 5000, "cannot be read as a configuration in TOML: .*digits"),
+    ],
+)
+def test_hostile_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"bake.toml.*{message}"):
+        read(tmp_path, text)
+
+
+def test_names_that_are_no_text_are_refused_before_anything_is_done() -> None:
+    with pytest.raises(ConfigurationError, match=r"--recipe: recipe is 'a.udcff', which is not in UTF-8"):
+        Bake.of({"recipe": os.fsdecode(b"a\xff")}, {"recipe": "--recipe"})
+    with pytest.raises(ConfigurationError, match=r"fillings is \['jam', '.udcff'\], which is not in UTF-8"):
+        Bake.of({"fillings": ["jam", os.fsdecode(b"\xff")]})
 
 
 def test_an_option_that_was_typed_is_named_as_typed() -> None:

@@ -228,6 +228,35 @@ def test_the_log_of_a_deleted_file_is_not_replayed_into_a_new_one(tmp_path: Path
     assert folder(path) == {"toy.db-wal": b"old log"}
 
 
+@pytest.mark.parametrize("end", ["-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_beside_a_file_is_not_waited_for(tmp_path: Path, end: str, make: Callable[[Path], None]) -> None:
+    SqliteFile(tmp_path / "toy.db", TOY).close()
+    make(tmp_path / f"toy.db{end}")
+    with pytest.raises(ToyError, match=f"has a file toy.db{end} beside it that is none of SQLite's"):
+        SqliteFile(tmp_path / "toy.db", TOY)
+
+
+def test_links_to_a_file_are_followed_and_to_nowhere_refused(tmp_path: Path) -> None:
+    SqliteFile(tmp_path / "toy.db", TOY).close()
+    (tmp_path / "link.db").symlink_to("toy.db")
+    SqliteFile(tmp_path / "link.db", TOY).close()
+    (tmp_path / "circle.db").symlink_to("circle.db")
+    (tmp_path / "nowhere.db").symlink_to("absent.db")
+    (tmp_path / "endless.db").symlink_to("/dev/zero")
+    for name in ("circle", "nowhere", "endless"):
+        with pytest.raises(ToyError, match=f"{name}.db is not a file: choose another path"):
+            SqliteFile(tmp_path / f"{name}.db", TOY)
+
+
+def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+    SqliteFile(os.fsencode(tmp_path / "toy").decode() + os.fsdecode(b"\xff"), TOY).close()
+    assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [b"toy\xff"]
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(ToyError, match=r"cannot be opened .*choose another path"):
+            SqliteFile(tmp_path / name, TOY)
+
+
 @pytest.mark.parametrize("path", ["folder", "plain/toy.db"])
 def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()

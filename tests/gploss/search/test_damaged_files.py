@@ -1,20 +1,25 @@
-"""Single bits of files flipped: what is read is what was stored, less what is said to be damaged."""
+"""Files that were damaged or made to harm: what is read is what was stored, less what is said to be damaged."""
 
 from __future__ import annotations
 
 import random
+import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gploss.files.packed import Grown
+from gploss.files.rows import sealed
 from gploss.language.expression import Expression
 from gploss.search.cache import Cache, CacheEntry, CacheError
 from gploss.search.checkpoint import Checkpoint, CheckpointError
 from gploss.search.evaluation import Evaluation, EvaluationKey, Status
+from tests.gploss.search.runs import make, quiet, searchers
 
 KEY = EvaluationKey({"data": "toy"})
 ENTRIES = {
@@ -103,3 +108,104 @@ def test_a_file_that_was_cut_is_refused(kind: type[Cache] | type[Checkpoint], le
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises((CacheError, CheckpointError), match=r"file\.sqlite"):
         kind(path)
+
+
+def header(description: str) -> bytes:
+    """An array without content, as npy, whose header says what is asked for."""
+    text = description.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+CRAFTED_ARRAYS = {
+    "no array": b"",
+    "a zip archive": b"PK\x03\x04 and more",
+    "a pickle": b"\x80\x04.",
+    "a pickle inside": header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}") + b"cos\nsystem\n.",
+    "more than any memory": header("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,)}"),
+    "more than any number": header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999,)}"),
+    "a negative size": header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}"),
+    "an open bracket": header("{'descr'"),
+    "no dtype": header("{'descr': {'names': ['a']}, 'fortran_order': False, 'shape': (3,)}"),
+}
+CRAFTED_STATES = {
+    "no JSON": "{",
+    "no state": "[]",
+    "a state of another kind": '{"state": 1, "arrays": [], "grown": {}}',
+    "no places": '{"state": {}, "arrays": 3, "grown": {}}',
+    "places that are not there": '{"state": {}, "arrays": [["a", "b"]], "grown": {}}',
+    "an endless length": '{"state": {}, "arrays": [], "grown": {"[]": 1e400}}',
+    "a deep text": "[" * 100_000,
+    "bytes": b"\xff",
+}
+WITH_ARRAY = '{"state": {"w": null}, "arrays": [["w"]], "grown": {}}'
+CRAFTED = {name: (WITH_ARRAY, array, 0) for name, array in CRAFTED_ARRAYS.items()}
+CRAFTED |= {name: (text, header("{'descr': '<f8'}"), 0) for name, text in CRAFTED_STATES.items()}
+CRAFTED |= {
+    f"{count} evaluations": ('{"state": {}, "arrays": [], "grown": {}}', b"", count) for count in (-5, 10**12)
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_state_with_a_right_checksum_is_refused(name: str, tmp_path: Path) -> None:
+    text, arrays, count = CRAFTED[name]
+    with Checkpoint(tmp_path / "run.sqlite") as checkpoint:
+        checkpoint.begin({"seed": 0})
+        with closing(sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)) as connection:
+            row = sealed("state", (1, 1, count, text, arrays))
+            connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", row)
+        with pytest.raises(CheckpointError, match=r"run\.sqlite is damaged, or of another version"):
+            checkpoint.load()
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, b"\xff"])
+def test_crafted_settings_with_a_right_checksum_are_refused(text: str | bytes, tmp_path: Path) -> None:
+    with Checkpoint(tmp_path / "run.sqlite") as checkpoint:
+        with closing(sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)) as connection:
+            connection.execute("INSERT INTO settings VALUES (?, ?, ?)", sealed("settings", (1, text)))
+        with pytest.raises(CheckpointError, match=r"run\.sqlite is damaged.*its settings make no sense"):
+            checkpoint.begin({"seed": 0})
+
+
+@searchers
+@pytest.mark.parametrize(
+    "craft",
+    [
+        lambda state: state.pop("turn"),
+        lambda state: state.update(turn=3),
+        lambda state: state["turn"].update(evaluated="all"),
+        lambda state: state["turn"].update(proposals=["__import__('os').abort()"]),
+        lambda state: state.update(turned_down_before=[]),
+        lambda state: state.update(searcher={}),
+        lambda state: state.update(searcher=[1]),
+    ],
+)
+def test_a_crafted_state_of_a_searcher_is_refused(
+    name: str, craft: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.sqlite"
+    quiet(make(name), 20, checkpoint=path)
+    with Checkpoint(path) as checkpoint:
+        saved = checkpoint.load()
+        assert saved is not None
+        craft(saved.state)
+        checkpoint.save([], [], saved.state)
+    with pytest.raises(CheckpointError, match=r"run\.sqlite is damaged.*its state makes no sense"):
+        quiet(make(name), 40, checkpoint=path)
+
+
+def test_the_log_of_another_file_changes_nothing(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.sqlite", tmp_path / "other.sqlite"
+    for path, entries in ((own, list(ENTRIES.values())), (other, list(ENTRIES.values())[:20])):
+        with Cache(path) as cache:
+            cache.store(KEY, entries)
+    with Cache(other) as cache:
+        cache.store(KEY, list(ENTRIES.values())[20:25])
+        log = other.with_name("other.sqlite-wal").read_bytes()
+    own.with_name("own.sqlite-wal").write_bytes(log)
+    try:
+        with warnings.catch_warnings(), Cache(own) as cache:
+            warnings.simplefilter("ignore")
+            listed = list(cache.entries(KEY))
+    except CacheError:
+        return
+    assert all(entry == ENTRIES[entry.program] for entry in listed)
