@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 T = TypeVar("T")
 
@@ -13,17 +15,18 @@ _LONGEST = 80
 """Characters of a value that a message shows."""
 
 
-def whole_number(name: str, value: object, *, least: int) -> int:
+def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:
     """Return an argument as an int; numpy's integers are fine.
 
     Args:
         name: what the argument is called, for the message.
         value: as it was given.
         least: the smallest that makes sense.
+        most: the largest that makes sense, or None.
 
     Raises:
         TypeError: if it is not a whole number.
-        ValueError: if it is less than the least.
+        ValueError: if it is outside of these.
 
     Example:
         >>> whole_number("seed", 3, least=0)
@@ -31,9 +34,50 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(number)}")
+    return number
+
+
+def seed_number(name: str, value: object) -> int:
+    """Return a seed as an int that every generator takes: from 0 to 2**63 - 1.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is outside of these.
+    """
+    return whole_number(name, value, least=0, most=2**63 - 1)
+
+
+def truth(name: str, value: object) -> bool:
+    """Return an argument as a bool; numpy's are fine.
+
+    Raises:
+        TypeError: if it is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: object, options: Iterable[T]) -> T:
+    """Return an argument that is one of some options.
+
+    Raises:
+        ValueError: if it is none of them; the message lists them.
+
+    Example:
+        >>> choice("reuse", "exact", ("exact", "fingerprint"))
+        'exact'
+    """
+    known = list(options)
+    for option in known:
+        if isinstance(value, type(option)) and value == option:
+            return option
+    raise ValueError(f"{name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {shown(value)}")
 
 
 def real_number(
@@ -72,20 +116,53 @@ def real_number(
     return number
 
 
-def instance(name: str, value: object, kind: type[T], expected: str) -> T:
+def instance(name: str, value: object, kind: Callable[..., T], expected: str) -> T:
     """Return an argument that is of a kind.
 
     Args:
         name: what the argument is called, for the message.
         value: as it was given.
-        kind: the class that it has to be of.
+        kind: the class that it has to be of; it may be an abstract one.
         expected: words for what it has to be, such as "a Grammar, such as Grammar.standard()".
 
     Raises:
         TypeError: if it is something else.
     """
-    if not isinstance(value, kind):
+    if not isinstance(value, cast(type[T], kind)):
         raise TypeError(f"{name} must be {expected}, got {shown(value)}")
+    return value
+
+
+def real_numbers(name: str, value: object) -> tuple[float, ...]:
+    """Return an argument as a tuple of finite floats; numpy's arrays are fine.
+
+    Raises:
+        TypeError: if it is no list of numbers.
+        ValueError: if one is not finite.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of numbers, got {shown(value)}")
+    return tuple(real_number(f"each of {name}", one) for one in value)
+
+
+def each(name: str, value: object, kind: Callable[..., T], expected: str) -> Sequence[T]:
+    """Return an argument that is a list of things of a kind.
+
+    Args:
+        name: what the argument is called, for the message.
+        value: as it was given.
+        kind: the class of each.
+        expected: words for what each has to be, such as "an Expression".
+
+    Raises:
+        TypeError: if it is no list, or holds something else.
+    """
+    if isinstance(value, cast(type[T], kind)):
+        raise TypeError(f"{name} must be a list, got a single one: write [{shown(value)}]")
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, each {expected}, got {shown(value)}")
+    for one in value:
+        instance(f"each of {name}", one, kind, expected)
     return value
 
 
@@ -117,5 +194,8 @@ def texts(name: str, value: object) -> tuple[str, ...]:
 
 def shown(value: object) -> str:
     """Return a value as one line of a message; of a long one the beginning."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of 5,000 digits, or whatever a user's own class does
+        text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

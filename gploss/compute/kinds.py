@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import shown
 from gploss.compute.losses import Losses, LossKernel
 from gploss.registry import Registry
 from gploss.tasks import Task
@@ -88,9 +89,15 @@ def compiled(losses: Sequence[Loss], task: Task) -> Losses:
         task: what they are given.
 
     Raises:
+        TypeError: they are no list of losses.
         LookupError: a loss is of a kind that is not registered.
         ValueError: a loss uses what the task does not have.
     """
+    if hasattr(losses, "kind"):
+        raise TypeError(f"losses must be a list, got a single one: write [{shown(losses)}]")
+    for loss in losses:
+        if not hasattr(loss, "kind"):
+            raise TypeError(f"each of losses must be a loss, such as Expression.parse(text), got {shown(loss)}")
     kinds = list(dict.fromkeys(loss.kind for loss in losses)) or [FORMULA]
     if len(kinds) == 1:
         return LOSS_KINDS[kinds[0]].compile(losses, task)

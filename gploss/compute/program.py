@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import each
 from gploss.compute.cpu import load_kernels
 from gploss.compute.losses import LossKernel
 from gploss.compute.on_tensors import CompiledLosses, DeviceProgram, Run, TritonLosses
@@ -69,6 +70,7 @@ class Program:
             multipliers: (K,) what each loss is multiplied with; 1 by default.
 
         Raises:
+            TypeError: they are no list of expressions.
             ValueError: an expression uses a terminal that the task does not have.
 
         Example:
@@ -78,6 +80,7 @@ class Program:
             >>> loss.round(3), gradients["score"].round(3)
             (array([[0.25 , 0.776]]), array([[-0.25 ,  0.185]]))
         """
+        each("expressions", expressions, Expression, "an Expression, such as Expression.parse(text)")
         canonical = tuple(expression.canonical() for expression in expressions)
         tables = Tables.of(task)
         opcodes = {row.name: (number, row.arity) for number, row in enumerate(tables.operators)}

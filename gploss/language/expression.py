@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
 
+from gploss.arguments import instance
 from gploss.language import notation, parsing, printing
+from gploss.language.constants import NO_CONSTANTS, joined
 from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError, check_constant_name
 from gploss.language.simplifying import neutral, simplified
@@ -129,12 +131,15 @@ class Expression:
 
         Raises:
             LookupError: no operator has that name.
+            TypeError: an operand is no expression.
             ExpressionError: wrong number of operands, mixed semantics, more than `MAX_DEPTH` operators deep, or a
                 named constant with two values.
         """
         operator = OPERATORS[operator_name]
         if len(operands) != operator.arity:
             raise ExpressionError(f"{operator_name} takes {operator.arity} operand(s), not {len(operands)}")
+        for operand in operands:
+            instance(f"an operand of {operator_name}", operand, Expression, "an Expression")
         if any(operand.semantics != operands[0].semantics for operand in operands):
             raise ExpressionError(f"{operator_name}: operands with different semantics cannot be mixed")
         return _intern(operator_name, operands, None, operands[0].semantics)
@@ -300,8 +305,6 @@ class Expression:
 #: Deeper formulas are printed as they are: written with fractions, they would be too deep to be read back.
 _DEEPEST_READ: Final = MAX_DEPTH // 2
 
-_NO_CONSTANTS: Final[Mapping[str, float]] = MappingProxyType({})
-
 _INTERNED: WeakValueDictionary[tuple[object, ...], Expression] = WeakValueDictionary()
 
 _making = threading.RLock()
@@ -332,7 +335,7 @@ def _intern(
         return present
     depth = tree_size = 0
     terminals: frozenset[str] = frozenset()
-    constants: Mapping[str, float] = _NO_CONSTANTS
+    constants: Mapping[str, float] = NO_CONSTANTS
     if operands:
         depth, tree_size, terminals = operands[0].depth, operands[0].tree_size, operands[0].terminals
         for operand in operands[1:]:
@@ -341,7 +344,7 @@ def _intern(
             terminals = terminals | operand.terminals
         depth += 1
         tree_size += 1
-        constants = _joined([operand.constants for operand in operands if operand.constants])
+        constants = joined([operand.constants for operand in operands if operand.constants])
     elif head in TERMINALS:
         terminals = frozenset((head,))
     elif name is not None and constant is not None:
@@ -363,18 +366,6 @@ def _intern(
         fill(node, kept, None)
     with _making:
         return _INTERNED.setdefault(key, node)
-
-
-def _joined(parts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    if not parts:
-        return _NO_CONSTANTS
-    joined = parts[0]
-    for part in parts[1:]:
-        for name, value in part.items():
-            if joined.get(name, value) != value:
-                raise ExpressionError(f"{name} is {joined[name]:g} and {value:g}; a name stands for one value")
-        joined = joined if part.items() <= joined.items() else MappingProxyType({**joined, **part})
-    return joined
 
 
 def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:

@@ -17,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from gploss.arguments import instance, shown
+
 #: Guard of the protected operators (AutoLossGen's epsilon).
 EPS: Final = 1e-6
 
@@ -45,6 +47,10 @@ _COMPARE: Final[dict[type[ast.cmpop], str]] = {
     ast.LtE: "<=",
     ast.Eq: "==",
 }
+
+
+#: Characters of the longest formula.
+_LONGEST: Final = 2_000
 
 
 class FormulaError(ValueError):
@@ -112,7 +118,8 @@ class Formula:
         variables: the names that may occur.
 
     Raises:
-        FormulaError: anything else occurs in the text.
+        TypeError: it is no text.
+        FormulaError: anything else occurs in the text, or it is too long or nested too deeply.
 
     Example:
         >>> Formula("x * (x > 0)", ("x",)).compute(NUMPY, x=np.array([-2.0, 3.0]))
@@ -123,7 +130,13 @@ class Formula:
     variables: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self._check(self.tree)
+        instance("a formula", self.text, str, "text, such as 'x / (1 + abs(x))'")
+        if len(self.text) > _LONGEST:
+            raise FormulaError(f"formula {shown(self.text)} has {len(self.text)} characters; at most {_LONGEST}")
+        try:
+            self._check(self.tree)
+        except (RecursionError, MemoryError):
+            raise FormulaError(f"formula {shown(self.text)} is nested too deeply") from None
 
     @cached_property
     def tree(self) -> ast.expr:
@@ -132,6 +145,8 @@ class Formula:
             return ast.parse(self.text.strip(), mode="eval").body
         except SyntaxError as error:
             raise FormulaError(f"formula {self.text!r} does not parse at column {error.offset}") from None
+        except ValueError as error:  # zero bytes, or characters that are none
+            raise FormulaError(f"formula {self.text!r} does not parse: {error}") from None
 
     def _check(self, node: ast.expr) -> None:
         match node:

@@ -19,8 +19,9 @@ from typing import Final, Literal
 
 import torch
 
+from gploss.arguments import each, instance, shown
 from gploss.language.checks import sample_points, trouble_with_formulas, trouble_with_name
-from gploss.language.formula import TORCH, Formula
+from gploss.language.formula import TORCH, Formula, FormulaError
 from gploss.registry import Registry
 
 Semantics = Literal["plain", "clamped"]
@@ -129,6 +130,8 @@ def binary(
         FormulaError: a formula is outside of the language.
     """
     variables = ("a", "b", "value")
+    if len(each("derivatives", derivatives, str, "a formula")) != 2:
+        raise FormulaError(f"operator {name!r} needs two derivatives, by a and by b, got {shown(derivatives)}")
     return Operator(
         name,
         Formula(value, ("a", "b")),
@@ -164,6 +167,7 @@ def register_operator(operator: Operator) -> Operator:
             differentiation, or operands that do not commute.
         ValueError: another operator or a terminal has that name.
     """
+    instance("operator", operator, Operator, "an Operator, such as unary(name, value, derivative)")
     trouble = trouble_with_name(operator.name)
     if trouble is not None:
         raise OperatorError(f"{operator.name!r} is no operator name: {trouble}")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from gploss.arguments import instance
 from gploss.language.checks import trouble_with_name
 from gploss.language.operators import OPERATORS, Semantics
 from gploss.language.terminals import TERMINALS, aliases
@@ -77,6 +78,7 @@ def parse(text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N] | N
         What `leaf` and `apply` make of it.
 
     Raises:
+        TypeError: it is no text.
         ParseError: the text is no expression, or one of the three raised an `ExpressionError`; it names the place.
     """
     return _Parser(text, leaf, apply, check or (lambda part: None)).parse()
@@ -97,6 +99,7 @@ class _Parser(Generic[N]):
         self.source = ""
 
     def parse(self) -> N:
+        instance("an expression", self.text, str, "text, such as 'square(logit)'")
         if len(self.text) > MAX_TEXT:
             raise ParseError(
                 self.text,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from gploss.arguments import instance, texts
 from gploss.language.checks import trouble_with_formulas, trouble_with_name
 from gploss.language.formula import Formula
 from gploss.language.operators import OPERATORS
@@ -72,7 +73,7 @@ def terminal(
         >>> terminal("pred", "sigmoid(score)", ("score",), {"score": "value * (1 - value)"}, r"\hat{y}").name
         'pred'
     """
-    variables = tuple(inputs)
+    variables = texts("inputs", inputs)
     return Terminal(
         name,
         Formula(value, variables),
@@ -104,6 +105,7 @@ def register_terminal(row: Terminal) -> Terminal:
             or a derivative that differs from automatic differentiation or is one by something else than an input.
         ValueError: another terminal or an operator has that name.
     """
+    instance("row", row, Terminal, "a Terminal, such as terminal(name, value, inputs)")
     trouble = trouble_with_name(row.name)
     if trouble is not None:
         raise TerminalError(f"{row.name!r} is no terminal name: {trouble}")

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from gploss.arguments import instance
 from gploss.compute.kinds import Loss, compiled
 from gploss.compute.losses import Losses
 from gploss.screening.fingerprint import fingerprints
@@ -76,6 +77,7 @@ def screen(
         >>> screening.texts
         [None, 'no dependence on label']
     """
+    instance("task", task, Task, "a Task, such as POINTWISE")
     if check_direction and task.direction is None:
         raise ValueError(f"the task {task.name!r} has no check of the direction")
     ready = compiled(losses, task)

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gploss.arguments import each, instance, real_numbers, texts
 from gploss.files.plain import digest
 from gploss.language.checks import trouble_with_name
 from gploss.language.expression import Expression
@@ -54,10 +55,11 @@ class Input:
     altered: Sequence[float] | Floats | None = None
 
     def __post_init__(self) -> None:
+        instance("the name of an input", self.name, str, "a text")
         for name in ("probes", "altered"):
             values = getattr(self, name)
-            if values is not None:
-                object.__setattr__(self, name, tuple(float(value) for value in values))
+            if values is not None or name == "probes":
+                object.__setattr__(self, name, real_numbers(f"input {self.name!r}: {name}", values))
         trouble = "the derivatives of terminals use it" if self.name == "value" else trouble_with_name(self.name)
         if trouble is not None:
             raise ValueError(f"{self.name!r} is no name of an input: {trouble}")
@@ -90,7 +92,7 @@ class NamedLoss:
     constants: tuple[Setting, ...] = ()
 
     def __post_init__(self) -> None:
-        own = self.expression.constants
+        own = instance("expression", self.expression, Expression, "an Expression").constants
         for setting in self.constants:
             if own.get(setting.name) != setting.default:
                 has = f"has {own[setting.name]:g}" if setting.name in own else "does not have it"
@@ -129,7 +131,10 @@ class Task:
     views: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        names = [given.name for given in self.inputs]
+        instance("the name of a task", self.name, str, "a text")
+        texts("terminals", self.terminals)
+        texts("leaves", self.leaves)
+        names = [given.name for given in each("inputs", self.inputs, Input, "an Input")]
         if len(set(names)) < len(names):
             raise ValueError(f"task {self.name!r}: an input occurs twice in {', '.join(names)}")
         if not self.differentiable:
@@ -243,6 +248,7 @@ class Task:
             ValueError: the input or the terminals do not fit.
             LookupError: no terminal has that name.
         """
+        instance("given", given, Input, "an Input")
         return replace(
             self,
             name=name or f"{self.name}+{given.name}",

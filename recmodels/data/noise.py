@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from gploss.arguments import instance, whole_number
 from recmodels.data.interactions import DataError, Interactions, Split
 
 _FORMS: Final = (
@@ -42,6 +44,7 @@ class Flips:
 
     def __post_init__(self) -> None:
         for name, share in (("positive", self.positive), ("negative", self.negative)):
+            instance(f"the noise rate {name}", share, Real, "a number")
             if not 0 <= share < 1:
                 raise DataError(f"the noise rate {name}={share:g} is outside of [0, 1); write a share such as 0.2")
 
@@ -53,6 +56,7 @@ class Flips:
             DataError: the text has another form, or a share is outside of [0, 1).
         """
         shares: dict[str, float] = {}
+        instance("text", text, str, f"a text such as {_FORMS}")
         for part in text.split(","):
             name, _, number = (piece.strip() for piece in part.partition("="))
             try:
@@ -113,6 +117,9 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("train", "validation"):
+            instance(name, getattr(self, name), Flips, 'Flips, such as Flips.parse("flip=0.2")')
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
         if self.negatives not in ("observed", "unobserved"):
             raise DataError(f"negatives are 'observed' or 'unobserved', and not {self.negatives!r}")
 
@@ -136,7 +143,7 @@ class Noise:
             DataError: the split has noise already, a part is left without a class that it needs, or a user has
                 met too many items.
         """
-        if isinstance(split, NoisySplit):
+        if isinstance(instance("split", split, Split, "a Split"), NoisySplit):
             raise DataError(f"{split.name}: this split has noise already; ask for all of it at once, on clean data")
         if self == Noise(seed=self.seed):
             return split

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import functions, instance, shown, texts
 from gploss.files.plain import JSON
 from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
@@ -35,6 +36,8 @@ class PointwiseProblem(Problem):
         inputs: a function for each further input, such as the item's popularity.
 
     Raises:
+        TypeError: an argument is of another kind.
+        ValueError: no metric, or one twice.
         LookupError: a metric is unknown.
         DataError: a further input is none of the task's; or, when its rows are asked for, not (N,) finite numbers.
 
@@ -51,9 +54,14 @@ class PointwiseProblem(Problem):
         task: Task = POINTWISE,
         inputs: Mapping[str, InputFunction] | None = None,
     ) -> None:
-        if isinstance(metrics, str):
-            raise TypeError(f"metrics must be a list of names, such as [{metrics!r}], got {metrics!r}")
-        names = (task.metric,) if metrics is None else tuple(metrics)
+        instance("split", split, Split, "a Split, such as load_dataset(path)")
+        instance("task", task, Task, "a Task, such as POINTWISE")
+        names = (task.metric,) if metrics is None else texts("metrics", metrics)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"metrics must be a list of names, at least one, and each once, got {shown(metrics)}")
+        if inputs is not None:
+            instance("inputs", inputs, Mapping, "a dictionary of functions by name")
+        functions("the functions of inputs", list((inputs or {}).values()))
         self.name = split.name
         self.task = task
         self.split = split

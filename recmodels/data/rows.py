@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gploss.arguments import instance, whole_number
 from recmodels.data.interactions import DataError, FloatArray, IntegerArray
 
 
@@ -31,10 +32,10 @@ class Schema(Mapping[str, int]):
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
-        if not sizes:
+        if not instance("sizes", sizes, Mapping, "a dictionary of numbers by column"):
             raise DataError("a schema needs at least one column")
         for name, size in sizes.items():
-            if size < 1:
+            if whole_number(f"the number of ids of column {name!r}", size, least=0) < 1:
                 raise DataError(f"column {name!r} has {size} ids; at least 1 is needed")
         self._sizes = {name: int(size) for name, size in sizes.items()}
 

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from gploss.arguments import shown, whole_number
+from gploss.arguments import instance, real_number, shown, whole_number
 from recmodels.data.interactions import DataError, IntegerArray, Interactions, Split
 from recmodels.data.noise import NoisySplit
 
@@ -121,9 +121,14 @@ def repeated_splits(split: Split, count: int, *, share: float = 0.1, seed: int) 
         seed: the same seed gives the same splits.
 
     Raises:
-        DataError: a count below 1, a share that is not between 0 and 1, or a part that is empty or lacks a class.
+        TypeError: an argument is of another kind.
+        ValueError: a count below 1.
+        DataError: a share that is not between 0 and 1, or a part that is empty or lacks a class.
     """
-    if count < 1 or not 0 < share < 1:
+    instance("split", split, Split, "a Split")
+    count, share = whole_number("count", count, least=1), real_number("share", share)
+    seed = whole_number("seed", seed, least=0)
+    if not 0 < share < 1:
         raise DataError(f"{split.name}: {count} splits with {share:g} for validation cannot be drawn")
     if isinstance(split, NoisySplit):
         clean = repeated_splits(split.clean, count, share=share, seed=seed)
@@ -151,10 +156,12 @@ def rolling_splits(split: Split, count: int) -> list[Split]:
         count: how many there are with it.
 
     Raises:
-        DataError: a count below 1, or too little data for so many.
+        TypeError: an argument is of another kind.
+        ValueError: a count below 1.
+        DataError: too little data for so many.
     """
-    if count < 1:
-        raise DataError(f"{split.name}: {count} splits cannot be made")
+    instance("split", split, Split, "a Split")
+    count = whole_number("count", count, least=1)
     if isinstance(split, NoisySplit):
         return [split.noise.applied_to(drawn) for drawn in rolling_splits(split.clean, count)]
     splits, rows = [split], split.train

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gploss.arguments import instance, whole_number
 from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
 from gploss.screening.screening import screen
@@ -73,6 +74,7 @@ class AlternatingEvaluator(RoundsEvaluator):
         start_value: its validation metric.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: a number is out of range, or lower values of the problem's first metric are better.
     """
 
@@ -85,17 +87,18 @@ class AlternatingEvaluator(RoundsEvaluator):
         fresh_samples: int = 100,
         rounds: int | None = None,
     ) -> None:
-        if samples_per_round < 1 or fresh_samples < 0 or (rounds is not None and rounds < 1):
-            raise ValueError("samples_per_round and rounds must be at least 1, fresh_samples at least 0")
+        instance("inner", inner, LossEvaluator, "a LossEvaluator")
+        if step_trainer is not None:
+            instance("step_trainer", step_trainer, Trainer, "a Trainer, or None")
         if not inner.higher_is_better:
             raise ValueError(f"alternating search needs a metric of which more is better, not {inner.metric!r}")
         self.epochs = inner.epochs
         self.metric = inner.metric
         self.higher_is_better = inner.higher_is_better
         self.step_trainer = inner.trainer if step_trainer is None else step_trainer
-        self.samples_per_round = samples_per_round
-        self.fresh_samples = fresh_samples
-        self.rounds = rounds
+        self.samples_per_round = whole_number("samples_per_round", samples_per_round, least=1)
+        self.fresh_samples = whole_number("fresh_samples", fresh_samples, least=0)
+        self.rounds = None if rounds is None else whole_number("rounds", rounds, least=1)
         self.history: list[Step] = []
         self._inner = inner
         self._settings = inner.describe()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from gploss.arguments import choice, each, instance, seed_number, truth, whole_number
 from gploss.compute.kinds import Loss
 from gploss.environment import numbers_depend_on
 from gploss.files.described import key_of, own_code
@@ -56,7 +57,7 @@ class LossEvaluator:
         recognise_duplicates: whether a loss whose fingerprint was met before is not trained again.
 
     Raises:
-        TypeError: the problem is none.
+        TypeError: an argument is of another kind, such as a path for a cache.
         ValueError: epochs below 1, a start of several models, a setting that is unknown or makes no sense, or
             losses that are not finite to be allowed.
     """
@@ -76,22 +77,24 @@ class LossEvaluator:
         allow: Collection[Reason] = (),
         recognise_duplicates: bool = True,
     ) -> None:
-        if not isinstance(problem, Problem):
-            raise TypeError(f"give a problem, such as PointwiseProblem(split), not a {type(problem).__name__}")
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, not {epochs}")
-        if start is not None and len(start) != 1:
+        if start is not None and len(instance("start", start, State, "a State, or None")) != 1:
             raise ValueError(f"candidates start from one model, not from {len(start)}")
-        self.problem = problem
-        self.trainer = trainer
-        self.epochs = epochs
-        self.seed = seed
+        if cache is not None:
+            instance("cache", cache, Cache, 'a Cache, such as Cache("losses.sqlite"), or None')
+        self.problem = instance("problem", problem, Problem, "a Problem, such as PointwiseProblem(split)")
+        self.trainer = instance("trainer", trainer, Trainer, "a Trainer, such as choose_trainer(MF, STANDARD)")
+        self.epochs = whole_number("epochs", epochs, least=1)
+        self.seed = seed_number("seed", seed)
         self.settings = complete(settings or {}, trainer.settings(problem))
         self.cache = cache
-        self.reuse = reuse
+        self.reuse = choice("reuse", reuse, get_args(Reuse))
         self.start = start
         self.sieve = Sieve(
-            problem.task, trainer.protocol.scale_free, check_direction, frozenset(allow), recognise_duplicates
+            problem.task,
+            trainer.protocol.scale_free,
+            truth("check_direction", check_direction),
+            frozenset(each("allow", list(allow), Reason, "a Reason, such as Reason.ZERO_GRADIENT")),
+            truth("recognise_duplicates", recognise_duplicates),
         )
         self.metric = problem.metric
         self.higher_is_better = problem.higher_is_better
@@ -130,6 +133,8 @@ class LossEvaluator:
         Raises:
             DataError: the table cannot be used; the message names row and column.
         """
+        if data is not None:
+            instance("data", data, Mapping, "a dictionary of options of load_dataset")
         problem = PointwiseProblem(load_dataset(frame, **(data or {})), metrics)
         trainer = choose_trainer(model, protocol, device=device)
         return cls(problem, trainer, epochs=epochs, seed=seed, cache=cache, check_direction=check_direction)
@@ -144,9 +149,9 @@ class LossEvaluator:
     def with_settings(self, seed: int, settings: Mapping[str, float]) -> LossEvaluator:
         """Return an evaluator that is the same but for the training seed and the settings."""
         other = copy.copy(self)
-        other.seed = seed
+        other.seed = seed_number("seed", seed)
         other.settings = complete(settings, self.trainer.settings(self.problem))
-        other.key = EvaluationKey({**self.key.fields, "seed": seed, "settings": other.settings})
+        other.key = EvaluationKey({**self.key.fields, "seed": other.seed, "settings": other.settings})
         return other
 
     def _key_fields(self) -> dict[str, JSON]:

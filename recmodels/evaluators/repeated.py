@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gploss.arguments import each
 from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
 from gploss.search.evaluation import Evaluation, Status
@@ -23,11 +24,12 @@ class RepeatedEvaluator:
         evaluators: alike but for their splits and seeds. The first one screens, and knows duplicates.
 
     Raises:
+        TypeError: they are no list of evaluators.
         ValueError: there is none, or they differ in task, metric or epochs.
     """
 
     def __init__(self, evaluators: Sequence[LossEvaluator]) -> None:
-        if not evaluators:
+        if not each("evaluators", evaluators, LossEvaluator, "a LossEvaluator"):
             raise ValueError("there is no evaluator to repeat")
         if len({(one.problem.task.name, one.metric, one.epochs) for one in evaluators}) > 1:
             raise ValueError("evaluators of different tasks, metrics or epochs have no mean")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Final
 
+import torch
 from torch.nn.modules import module as every_module
 
 from gploss.files.described import key_of
@@ -27,11 +29,27 @@ def describe_model(factory: ModelFactory, schema: Schema) -> dict[str, str]:
         class, for people; and code: a hash of every function that factory and model reach, with globals, class
         attributes, arguments and hooks, and of the weights that seed 0 gives. Comments and docstrings are no part
         of it. Where something cannot be looked into, it is a new one each time, and a warning says so.
+
+    Raises:
+        TypeError: the model cannot be called with a batch.
     """
     model = build_model(factory, schema, seed=0)
+    _check_forward(model)
     kind = type(model)
     hooks = [list(vars(every_module)[name].values()) for name in _HOOKS_OF_ALL]
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "code": key_of((factory, model, hooks), f"the model {kind.__qualname__}"),
     }
+
+
+def _check_forward(model: torch.nn.Module) -> None:
+    """Check that a model takes one argument, which is the commonest slip of all."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"the model {type(model).__name__} is called with one Batch, which forward{signature} does not take "
+            f"({error}): write forward(self, batch), with batch.user and batch.item"
+        ) from None

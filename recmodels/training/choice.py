@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gploss.compute.gpu import why_no_triton
 from recmodels.models.base import ModelFactory
+from recmodels.training.arguments import given_model, given_protocol
 from recmodels.training.fused.gpu import TritonTrainer
 from recmodels.training.fused.trainer import FusedTrainer, can_train
 from recmodels.training.protocol import Protocol
@@ -23,9 +24,10 @@ def choose_trainer(model: ModelFactory, protocol: Protocol, *, device: str = "au
         device: "auto" (CUDA where there is a usable device), "cpu", "cuda" or "cuda:N".
 
     Raises:
+        TypeError: the model is no factory, or the protocol none.
         ValueError: the device is unknown or cannot be used.
     """
-    chosen = choose_device(device)
+    model, protocol, chosen = given_model(model), given_protocol(protocol), choose_device(device)
     if can_train(model) and chosen.type == "cpu":
         return FusedTrainer(model, protocol, device="cpu")
     if can_train(model) and why_no_triton() is None and protocol.optimizer in ("sgd", "adagrad"):

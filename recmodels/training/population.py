@@ -16,6 +16,7 @@ from gploss.files.plain import JSON
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory
 from recmodels.models.description import describe_model
+from recmodels.training.arguments import given_model, given_protocol
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.problem import Judge, Problem
 from recmodels.training.protocol import Protocol
@@ -131,8 +132,8 @@ class ChunkTrainer(Trainer):
     """
 
     def __init__(self, model: ModelFactory, protocol: Protocol, *, device: str, largest: int) -> None:
-        self.model = model
-        self.protocol = protocol
+        self.model = given_model(model)
+        self.protocol = given_protocol(protocol)
         self.device = choose_device(device)
         self._largest = largest
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
+from gploss.arguments import choice, instance, real_number, truth, whole_number
 from gploss.registry import Registry
 from gploss.setting import Setting
 
@@ -47,8 +48,7 @@ class Protocol:
     patience: int | None
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adagrad", "adam"):
-            raise ValueError(f"optimizer must be 'sgd', 'adagrad' or 'adam', not {self.optimizer!r}")
+        self._check_kinds()
         if not (
             self.learning_rate > 0 and self.weight_decay >= 0 and self.loss_decay >= 0 and self.batch_size >= 1
         ):
@@ -59,8 +59,20 @@ class Protocol:
             raise ValueError("initial_accumulator must be positive, or Adagrad divides 0 by 0")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError("gradient_clip must be positive, or None")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError("patience must be at least 1, or None")
+
+    def _check_kinds(self) -> None:
+        """Take numpy's numbers as Python's, and refuse what is none."""
+        instance("name", self.name, str, "a text")
+        choice("optimizer", self.optimizer, ("sgd", "adagrad", "adam"))
+        choice("initialization", self.initialization, ("standard", "paper"))
+        for name in ("learning_rate", "weight_decay", "gradient_clip", "loss_decay", "initial_accumulator"):
+            value = getattr(self, name)
+            if value is not None or name != "gradient_clip":
+                object.__setattr__(self, name, real_number(name, value))
+        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
+        object.__setattr__(self, "scale_free", truth("scale_free", self.scale_free))
+        if self.patience is not None:
+            object.__setattr__(self, "patience", whole_number("patience", self.patience, least=1))
 
     def settings(self) -> dict[str, Setting]:
         """Return what members may choose for themselves, with this protocol's values as defaults."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import each, instance, seed_number, whole_number
 from gploss.compute.gpu import why_no_triton
 from gploss.compute.losses import Losses
 from gploss.compute.program import Program
@@ -183,12 +184,16 @@ def prepared(
         The members with a value for every setting.
 
     Raises:
+        TypeError: epochs or a seed that is no whole number, or a problem or members that are none.
         ValueError: epochs below 1, a loss that is no row of the losses, a setting that is unknown or makes no
             sense, or start states that do not fit.
         DataError: rows, losses and judge of the problem do not fit each other.
     """
-    if epochs < 1:
-        raise ValueError("epochs must be at least 1")
+    whole_number("epochs", epochs, least=1)
+    instance("problem", problem, Problem, "a Problem, such as PointwiseProblem(split)")
+    for member in each("members", members, Member, "a Member"):
+        seed_number("the seed of a member", member.seed)
+        whole_number("the loss of a member", member.loss, least=0)
     if any(not 0 <= member.loss < len(losses) for member in members):
         raise ValueError(f"a member's loss must be a row of the losses, 0 to {len(losses) - 1}")
     if start is not None and len(start) not in (1, len(members)):
@@ -218,8 +223,11 @@ def choose_device(device: str) -> torch.device:
     for CUDA brings along on Linux.
 
     Raises:
+        TypeError: it is no text.
         ValueError: the device is unknown or cannot be used here; the message says why.
     """
+    device = str(device) if isinstance(device, torch.device) else device
+    instance("device", device, str, "a text: 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device == "auto":
         usable = torch.cuda.is_available() and why_no_triton() is None
         return torch.device("cuda" if usable else "cpu")

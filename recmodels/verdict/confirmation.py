@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from gploss.arguments import instance, whole_number
 from gploss.search.cache import Cache
 from recmodels.evaluators.evaluator import training_seed
 from recmodels.training.problem import Problem
@@ -109,10 +110,16 @@ def confirm(
         say: told what is done next.
 
     Raises:
+        TypeError: an argument is of another kind.
         LookupError: the problem has no such metric.
         ValueError: no hand-made loss can be trained, or the metric is undefined on the test part.
     """
-    metric = problem.metric if metric is None else metric
+    instance("problem", problem, Problem, "a Problem, such as PointwiseProblem(split)")
+    tuning_seeds = whole_number("tuning_seeds", tuning_seeds, least=1)
+    fresh_seeds = whole_number("fresh_seeds", fresh_seeds, least=1)
+    finalists = whole_number("finalists", finalists, least=1)
+    resamples = whole_number("resamples", resamples, least=1)
+    metric = instance("metric", problem.metric if metric is None else metric, str, "a text")
     if metric not in problem.metrics:
         raise LookupError(f"{problem.name} has no metric {metric!r}; choose from: {', '.join(problem.metrics)}")
     problems = [problem] if tuning_problems is None else tuning_problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import instance, seed_number, shown
 from gploss.compute.kinds import Loss
 from gploss.files.plain import JSON
 from gploss.screening.screening import Screening, screen
@@ -66,7 +67,18 @@ def effectiveness(
 
     Returns:
         K effects, in the order of the losses.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: a number is out of range.
     """
+    instance("problem", problem, Problem, "a Problem, such as PointwiseProblem(split)")
+    instance("trainer", trainer, Trainer, "a Trainer")
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds must be a list of seeds, got {shown(seeds)}")
+    seeds = [seed_number("each of seeds", seed) for seed in seeds]
+    if cache is not None:
+        instance("cache", cache, Cache, 'a Cache, such as Cache("losses.sqlite"), or None')
     screening = screen(losses, problem.task, scale_free=trainer.protocol.scale_free)
     texts = screening.losses.texts
     keys = {seed: _key(trainer, problem, seed, epochs) for seed in seeds}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from gploss.arguments import instance
+from gploss.arguments import texts as given_texts
 from gploss.compute.kinds import Loss
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
@@ -66,10 +68,12 @@ def rivals_of(texts: Iterable[str], task: Task, group: str = HAND_MADE) -> list[
         group: of all of them.
 
     Raises:
+        TypeError: they are no list of texts, or the task is none.
         LookupError: a text is neither a name nor a formula; the message has the names.
         ExpressionError: a formula cannot be read.
     """
-    return [_rival_of(text.strip(), task, group) for text in texts]
+    instance("task", task, Task, "a Task, such as POINTWISE")
+    return [_rival_of(text.strip(), task, group) for text in given_texts("texts", texts)]
 
 
 def _rival_of(text: str, task: Task, group: str) -> Rival:

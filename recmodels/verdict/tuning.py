@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from gploss.arguments import each, instance, seed_number, whole_number
 from gploss.compute.kinds import Loss
 from gploss.search.cache import Cache
 from gploss.setting import Setting
@@ -97,7 +98,19 @@ def tune(
         seeds: training seeds on each problem.
         cache: keeps what was trained, so that tuning that was cut off goes on where it was; or None.
         say: told what is done next.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: there is no problem, or a number is out of range.
     """
+    each("rivals", rivals, Rival, "a Rival, such as rivals_of makes")
+    instance("trainer", trainer, Trainer, "a Trainer")
+    if not each("problems", problems, Problem, "a Problem"):
+        raise ValueError("there is no problem to tune on")
+    epochs, seed = whole_number("epochs", epochs, least=1), seed_number("seed", seed)
+    seeds = whole_number("seeds", seeds, least=1)
+    if cache is not None:
+        instance("cache", cache, Cache, 'a Cache, such as Cache("losses.sqlite"), or None')
     task, protocol = problems[0].task, trainer.protocol
     sound, left_out = distinct(rivals, task, scale_free=protocol.scale_free)
     declared = trainer.settings(problems[0])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import whole_number
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
 from gploss.compute.losses import Losses
 from gploss.compute.on_tensors import launching_on
@@ -20,6 +21,7 @@ from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.mf import MF
+from recmodels.training.arguments import given_protocol
 from recmodels.training.course import Rules
 from recmodels.training.epoch_index import EpochIndex
 from recmodels.training.population import Chunk, ChunkTrainer, fit_halving
@@ -66,9 +68,8 @@ class TritonTrainer(ChunkTrainer):
     def __init__(
         self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", chunk_size: int = CHUNK_SIZE
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError("chunk_size must be at least 1")
-        if protocol.optimizer not in ("sgd", "adagrad"):
+        chunk_size = whole_number("chunk_size", chunk_size, least=1)
+        if given_protocol(protocol).optimizer not in ("sgd", "adagrad"):
             raise ValueError(f"the Triton trainer knows no optimizer {protocol.optimizer!r}; use 'adagrad'")
         reason = why_no_triton()
         if reason is not None:

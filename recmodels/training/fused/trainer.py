@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import whole_number
 from gploss.compute.losses import Losses
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
@@ -24,6 +25,7 @@ from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.description import describe_model
 from recmodels.models.mf import MF
+from recmodels.training.arguments import given_model, given_protocol
 from recmodels.training.course import Course, Rules, report_on
 from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
 from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_score
@@ -85,16 +87,15 @@ class FusedTrainer(Trainer):
     ) -> None:
         if device not in ("auto", "cpu"):
             raise ValueError(f"the fused trainer runs on the CPU, not on {device!r}; use StackedTrainer for that")
-        if n_jobs is not None and n_jobs < 1:
-            raise ValueError(f"n_jobs must be at least 1, not {n_jobs}")
-        if not can_train(model):
+        jobs = None if n_jobs is None else whole_number("n_jobs", n_jobs, least=1)
+        if not can_train(given_model(model)):
             raise ValueError(
                 "the fused trainer knows the model MF only, of users and items, with all of its weights to be "
                 "trained; use StackedTrainer"
             )
         self.model = model
-        self.protocol = protocol
-        self.n_jobs = n_jobs or _available_cores()
+        self.protocol = given_protocol(protocol)
+        self.n_jobs = jobs or _available_cores()
         self._last: _Shared | None = None
 
     def __getstate__(self) -> dict[str, object]:

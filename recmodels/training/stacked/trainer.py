@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.arguments import whole_number
 from gploss.compute.losses import Losses, LossKernel
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
@@ -55,8 +56,7 @@ class StackedTrainer(ChunkTrainer):
     def __init__(
         self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", stack_size: int = STACK_SIZE
     ) -> None:
-        if stack_size < 1:
-            raise ValueError("stack_size must be at least 1")
+        stack_size = whole_number("stack_size", stack_size, least=1)
         super().__init__(model, protocol, device=device, largest=stack_size)
         self.stack_size = stack_size
 

@@ -157,7 +157,7 @@ def test_a_task_that_does_not_fit_together(inputs: Any, terminals: tuple[str, ..
 
 @pytest.mark.parametrize("probes", [(), (1.0, float("nan")), (float("inf"),)])
 def test_probes_are_finite_numbers(probes: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="give finite probes"):
+    with pytest.raises(ValueError, match="finite"):
         Input("a", probes)
     with pytest.raises(ValueError, match="2 altered values for 1 probes"):
         Input("a", (1.0,), altered=(1.0, 2.0))

@@ -113,12 +113,12 @@ def test_the_reward_is_the_best_value_in_the_metrics_direction() -> None:
 
 
 def test_a_split_is_no_problem() -> None:
-    with pytest.raises(TypeError, match=r"give a problem, such as PointwiseProblem\(split\), not a Split"):
+    with pytest.raises(TypeError, match=r"problem must be a Problem, such as PointwiseProblem\(split\), got Split"):
         LossEvaluator(SPLIT, FormulaTrainer())  # type: ignore[arg-type]
 
 
 def test_epochs_are_checked() -> None:
-    with pytest.raises(ValueError, match="epochs must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         fake(epochs=0)
 
 

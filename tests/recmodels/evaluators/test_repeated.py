@@ -127,15 +127,20 @@ def test_rolling_splits_step_back_in_time() -> None:
             assert not len(ending) or (ending.labels[0] == 1 and ending.labels[1:].sum() == 0)
 
 
-@pytest.mark.parametrize(("count", "share"), [(0, 0.1), (2, 0.0), (2, 1.0)])
+@pytest.mark.parametrize(("count", "share"), [(2, 0.0), (2, 1.0)])
 def test_splits_that_cannot_be_drawn_are_refused(count: int, share: float) -> None:
     with pytest.raises(DataError, match="cannot be drawn"):
         repeated_splits(SPLIT, count, share=share, seed=0)
 
 
-def test_too_many_steps_back_are_refused() -> None:
-    with pytest.raises(DataError, match="cannot be made"):
+def test_no_split_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        repeated_splits(SPLIT, 0, seed=0)
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         rolling_splits(SPLIT, 0)
+
+
+def test_too_many_steps_back_are_refused() -> None:
     with pytest.raises(DataError):
         rolling_splits(SPLIT, 200)
 

@@ -157,9 +157,11 @@ def test_a_verdict_repeats_itself_in_any_order_of_rivals() -> None:
 
 
 def test_a_verdict_that_was_cut_off_trains_nothing_twice(tmp_path: Path) -> None:
-    class Broken(PlannedTrainer):
-        def predict(self, states: State, rows: Rows) -> Any:
-            raise KeyboardInterrupt
+    def interrupt(states: State, rows: Rows) -> Any:
+        raise KeyboardInterrupt
+
+    broken = PlannedTrainer(by_order)
+    broken.predict = interrupt  # type: ignore[method-assign]
 
     def again(trainer: PlannedTrainer, cache: Cache, **options: Any) -> Verdict:
         named = {"epochs": 2, "fresh_seeds": 3, "resamples": 40, **options}
@@ -167,7 +169,7 @@ def test_a_verdict_that_was_cut_off_trains_nothing_twice(tmp_path: Path) -> None
 
     with Cache(tmp_path / "cache.sqlite") as cache:
         with pytest.raises(KeyboardInterrupt):
-            again(Broken(by_order), cache)
+            again(broken, cache)
         first = PlannedTrainer(by_order, {text_of(BCE): 0.9})
         whole = again(first, cache)
         assert [len(fit) for fit in first.fits] == [3 * 4]  # the test models alone
