@@ -43,20 +43,14 @@ def leave_one_out(interactions: Interactions, *, name: str = "interactions") -> 
     Source:
         AutoLossGen (SIGIR 2022, arXiv 2204.13160), as its published data show.
     """
-    order = _order_by_user_and_time(interactions)
-    users = interactions.users[order]
-    positive = interactions.labels[order] > 0
+    users = interactions.users
     rows_of_user = np.bincount(users, minlength=interactions.n_users)
-    positives_of_user = np.bincount(users[positive], minlength=interactions.n_users)
-    # Positives seen so far by all users, less those of earlier users: counted within each user.
-    before_user = np.cumsum(positives_of_user) - positives_of_user
-    seen = np.cumsum(positive) - before_user[users]
-    to_come = positives_of_user[users] - seen  # positives of this user in later rows
-
-    eligible = rows_of_user[users] >= FEWEST_INTERACTIONS
+    positives = np.flatnonzero((interactions.labels > 0) & (rows_of_user[users] >= FEWEST_INTERACTIONS))
+    last = _last_of_users(interactions, positives)
+    second_last = _last_of_users(interactions, positives[last[users[positives]] != positives])
     part = np.full(len(interactions), TRAIN, dtype=np.int8)
-    part[order[eligible & (seen >= 1) & (to_come == 1)]] = VALIDATION
-    part[order[eligible & (seen >= 1) & (to_come == 0)]] = TEST
+    part[_from_there_on(interactions, second_last)] = VALIDATION
+    part[_from_there_on(interactions, last)] = TEST
     return _split(f"{name}, leave one out", interactions, part)
 
 
@@ -214,11 +208,31 @@ def split_by_name(
     return ways[split]()
 
 
-def _order_by_user_and_time(interactions: Interactions) -> IntegerArray:
-    """Return positions sorted by user, then time, then position."""
-    if interactions.timestamps is None:
-        return np.argsort(interactions.users, kind="stable")
-    return np.lexsort((interactions.timestamps, interactions.users))
+def _last_of_users(interactions: Interactions, rows: IntegerArray) -> IntegerArray:
+    """Return for each user the last of some rows in time, of equal times the last of the table; -1 where none is.
+
+    Without sorting, which would take most of the time of reading a large table.
+    """
+    users = interactions.users[rows]
+    if interactions.timestamps is not None:
+        times = interactions.timestamps[rows]
+        latest = np.full(interactions.n_users, np.iinfo(np.int64).min)
+        np.maximum.at(latest, users, times)
+        is_latest = times == latest[users]
+        rows, users = rows[is_latest], users[is_latest]
+    last = np.full(interactions.n_users, -1)
+    last[users] = rows  # of several assignments to one place, the last one counts
+    return last
+
+
+def _from_there_on(interactions: Interactions, rows_of_users: IntegerArray) -> npt.NDArray[np.bool_]:
+    """Return (N,) which rows are a user's given row, or follow it in time; (n_users,) rows, -1 for none."""
+    start = rows_of_users[interactions.users]
+    follows = np.arange(len(interactions)) >= start
+    if interactions.timestamps is not None:
+        times, begin = interactions.timestamps, interactions.timestamps[start]
+        follows = (times > begin) | ((times == begin) & follows)
+    return follows & (start >= 0)
 
 
 def _cut(order: IntegerArray, validation: float, test: float, name: str) -> PartOfRow:
@@ -242,7 +256,7 @@ def _cut(order: IntegerArray, validation: float, test: float, name: str) -> Part
 def _split(name: str, interactions: Interactions, part: PartOfRow) -> Split:
     return Split(
         name,
-        train=interactions.take(part == TRAIN),
-        validation=interactions.take(part == VALIDATION),
-        test=interactions.take(part == TEST),
+        train=interactions.take(np.flatnonzero(part == TRAIN)),
+        validation=interactions.take(np.flatnonzero(part == VALIDATION)),
+        test=interactions.take(np.flatnonzero(part == TEST)),
     )

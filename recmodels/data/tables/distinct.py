@@ -34,7 +34,7 @@ def distinct(column: pd.Series[Any]) -> tuple[Codes, Values]:
             raise TypeError(str(error)) from error
         values = np.asarray(found)
         return codes, _plain(values) if values.dtype == object else values
-    numbers = _whole_numbers(texts)
+    numbers = whole_numbers(texts)
     if numbers is not None:
         return _distinct_numbers(numbers)
     # As pd.factorize, which takes four times the memory. All chunks get one dictionary, that of all texts.
@@ -95,7 +95,7 @@ def _plain(objects: Values) -> Values:
     are_text = {isinstance(value, str) for value in objects}
     if are_text == {True}:
         try:
-            numbers = _whole_numbers(pa.chunked_array([pa.array(objects, pa.string())]))
+            numbers = whole_numbers(pa.chunked_array([pa.array(objects, pa.string())]))
         except UnicodeEncodeError:
             numbers = None
         return objects if numbers is None else numbers
@@ -105,7 +105,7 @@ def _plain(objects: Values) -> Values:
     return objects
 
 
-def _whole_numbers(texts: Any) -> IntegerArray | None:
+def whole_numbers(texts: Any) -> IntegerArray | None:
     """Return (N,) texts as int64 if each is written as Python writes a whole number."""
     numbers, begin = np.empty(len(texts), dtype=np.int64), 0
     for chunk in texts.chunks:
@@ -113,8 +113,25 @@ def _whole_numbers(texts: Any) -> IntegerArray | None:
             whole = pc.cast(chunk, pa.int64(), memory_pool=POOL)
         except pa.ArrowInvalid:
             return None
-        if whole.null_count or not pc.cast(whole, chunk.type, memory_pool=POOL).equals(chunk):
+        if whole.null_count or not _is_written_so(chunk, whole):
             return None
         numbers[begin : begin + len(chunk)] = whole
         begin += len(chunk)
     return numbers
+
+
+def _is_written_so(texts: Any, numbers: Any) -> bool:
+    """Tell whether texts, from which Arrow made whole numbers, are what Python writes for these.
+
+    Arrow also takes zeros in front, and 0x1F, which for numbers of up to 13 digits are longer than need be.
+    """
+    values = np.asarray(numbers)
+    largest = max(int(values.max(initial=0)), -int(values.min(initial=0)))
+    if largest >= 10**13:
+        return bool(pc.cast(numbers, texts.type, memory_pool=POOL).equals(texts))
+    digits = 1 + (values < 0).astype(np.int32)
+    magnitudes = np.abs(values)
+    for length in range(1, len(str(largest))):
+        digits += magnitudes >= 10**length
+    lengths = pc.binary_length(texts, memory_pool=POOL)
+    return bool((np.asarray(lengths) == digits).all())

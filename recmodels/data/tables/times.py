@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from recmodels.data.interactions import IntegerArray
 from recmodels.data.tables.arrow_memory import POOL
 from recmodels.data.tables.columns import SPARSE_FLOATS, Column
-from recmodels.data.tables.distinct import Floats, arrow_texts, as_floats, as_whole_numbers, spread
+from recmodels.data.tables.distinct import Floats, arrow_texts, as_floats, as_whole_numbers, spread, whole_numbers
 
 
 def times_of(column: Column) -> IntegerArray:
@@ -53,6 +53,9 @@ def _times_of_text(texts: Any) -> IntegerArray | None:
     """Return (N,) times if all texts are numbers and floats keep them apart; without an object for each of them."""
     if texts.null_count:
         return None  # a gap would become a number
+    whole = whole_numbers(texts)
+    if whole is not None:
+        return whole
     if pc.any(pc.match_substring(texts, "x", ignore_case=True, memory_pool=POOL)).as_py():
         return None  # Arrow takes 0x1F for a number
     try:
