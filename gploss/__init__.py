@@ -21,7 +21,7 @@ from gploss.language.operators import OPERATORS, Operator, OperatorError, binary
 from gploss.language.parsing import ExpressionError, ParseError
 from gploss.language.terminals import TERMINALS, Terminal, TerminalError, register_terminal, terminal
 from gploss.loss_function import ExpressionLoss, LossFunction
-from gploss.registry import Registry, discover
+from gploss.registry import Registry, discover, for_workers
 from gploss.screening.screening import Reason, Screening, screen
 from gploss.search.budget import Budget
 from gploss.search.cache import Cache, CacheEntry, CacheError
@@ -92,6 +92,7 @@ __all__ = [
     "TerminalError",
     "binary",
     "discover",
+    "for_workers",
     "register_operator",
     "register_terminal",
     "screen",
@@ -99,5 +100,5 @@ __all__ = [
     "unary",
 ]
 
-discover("gploss.tasks")
-discover("gploss.searchers")
+discover("gploss.tasks", TASKS)
+discover("gploss.searchers", SEARCHERS)

@@ -94,4 +94,5 @@ __all__ = [
     "verdict_table",
 ]
 
-discover("recmodels.models")
+discover("recmodels.models", MODELS)
+discover("recmodels.datasets", DATASETS)

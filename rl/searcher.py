@@ -316,3 +316,4 @@ def _tensor(arrays: Mapping[str, NDArray[np.float32]], name: str, like: Tensor) 
 
 
 SEARCHERS.register(RLSearcher.name, RLSearcher)
+SEARCHERS.protect([RLSearcher.name])

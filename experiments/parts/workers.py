@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 from joblib import Parallel, cpu_count, delayed
 
+from gploss.registry import for_workers
+
 T = TypeVar("T")
 
 #: Seconds between two looks at whether the parent lives.
@@ -32,7 +34,8 @@ def side_by_side(run: Callable[..., T], arguments: Iterable[tuple[Any, ...]], jo
     """Return what a function returns for each tuple of arguments, in their order; `jobs` of them run at a time."""
     if jobs == 1:
         return [run(*own) for own in arguments]
-    return list(Parallel(n_jobs=jobs)(delayed(_in_worker)(os.getpid(), run, *own) for own in arguments))
+    sent = for_workers(_in_worker)
+    return list(Parallel(n_jobs=jobs)(delayed(sent)(os.getpid(), run, *own) for own in arguments))
 
 
 def _in_worker(parent: int, run: Callable[..., T], *arguments: Any) -> T:

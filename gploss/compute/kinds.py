@@ -78,7 +78,7 @@ class LossKind:
 
 
 #: Kinds of losses by name.
-LOSS_KINDS: Final[Registry[LossKind]] = Registry("kind of losses")
+LOSS_KINDS: Final[Registry[LossKind]] = Registry("kind of losses", module=__name__)
 
 
 def compiled(losses: Sequence[Loss], task: Task) -> Losses:

@@ -257,6 +257,8 @@ class _Look:
             self._builtin(thing, where)
         elif hasattr(thing, "py_func"):  # numba's, whose other parts are new ones each time
             self._each("compiled", (thing.py_func, str(getattr(thing, "targetoptions", ""))), where)
+        elif hasattr(type(thing), "what_counts"):  # gploss's own, which know of what nothing depends on
+            self._each("what counts", (type(thing), thing.what_counts()), where)
         elif hasattr(type(thing), "__wrapped__") or hasattr(thing, "__wrapped__"):
             self._each("wrapper", (type(thing), thing.__wrapped__, getattr(thing, "__dict__", {})), where)
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
@@ -22,10 +22,11 @@ from weakref import WeakValueDictionary
 from gploss.arguments import instance
 from gploss.language import notation, parsing, printing
 from gploss.language.constants import NO_CONSTANTS, joined
-from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.operators import OPERATORS, Operator, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError, check_constant_name
 from gploss.language.simplifying import neutral, simplified
-from gploss.language.terminals import TERMINALS
+from gploss.language.terminals import TERMINALS, Terminal
+from gploss.registry import Sent
 
 
 class Expression:
@@ -269,7 +270,8 @@ class Expression:
         return f"Expression.parse({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Expression.parse, (str(self),)
+        heads = [node.head for node in self.nodes()]
+        return _received, (str(self), OPERATORS.own(heads), TERMINALS.own(heads))
 
     def readable(self, digits: int | None = 3) -> str:
         """Print as people write: infix, without parts that change nothing, long parts that are shared with names.
@@ -300,6 +302,12 @@ class Expression:
 
     def _simplified(self, digits: int | None) -> Expression:
         return simplified(self, Expression.leaf, Expression.apply, digits)
+
+
+def _received(text: str, operators: Iterable[Sent[Operator]], terminals: Iterable[Sent[Terminal]]) -> Expression:
+    OPERATORS.receive(operators)
+    TERMINALS.receive(terminals)
+    return Expression.parse(text)
 
 
 #: Deeper formulas are printed as they are: written with fractions, they would be too deep to be read back.

@@ -114,6 +114,16 @@ class Grammar:
         operators = tuple(name for name, row in OPERATORS.items() if not row.opt_in)
         return cls("standard", (*operators, *texts("extra", extra)), task.leaves, True, "plain", 15, 8)
 
+    def __getstate__(self) -> dict[str, Any]:
+        own = OPERATORS.own(self.operators), TERMINALS.own(self.terminals)
+        return {**asdict(self), "own": own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        operators, terminals = state.pop("own")
+        OPERATORS.receive(operators)
+        TERMINALS.receive(terminals)
+        self.__dict__.update(state)
+
     @cached_property
     def unary(self) -> tuple[str, ...]:
         """Names of the operators of one operand."""

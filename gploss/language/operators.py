@@ -152,7 +152,7 @@ class OperatorError(ValueError):
 
 
 #: Every operator by name. The order is the order of AutoLossGen's code.
-OPERATORS: Final[Registry[Operator]] = Registry("operator")
+OPERATORS: Final[Registry[Operator]] = Registry("operator", module=__name__)
 
 
 def register_operator(operator: Operator) -> Operator:
@@ -254,3 +254,4 @@ for _row in (
 
 #: gploss's own operators, whose formulas change with its version alone.
 BUILT_IN: Final = tuple(row for _, row in OPERATORS.items())
+OPERATORS.protect(OPERATORS)

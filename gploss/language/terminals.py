@@ -88,7 +88,7 @@ class TerminalError(ValueError):
 
 
 #: Every terminal by name. `TERMINALS.unregister(name)` takes one back, after which its name may mean another.
-TERMINALS: Final[Registry[Terminal]] = Registry("terminal", disjoint_from=OPERATORS)
+TERMINALS: Final[Registry[Terminal]] = Registry("terminal", disjoint_from=OPERATORS, module=__name__)
 
 #: gploss's own terminals, whose formulas change with its version alone; each task of gploss adds its own.
 BUILT_IN: Final[list[Terminal]] = []

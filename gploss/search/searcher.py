@@ -117,5 +117,5 @@ class AskTellSearcher(AskTell, Searcher):
             return run.go(calls, display, interruption)
 
 
-SEARCHERS: Registry[type[AskTellSearcher]] = Registry("searcher")
+SEARCHERS: Registry[type[AskTellSearcher]] = Registry("searcher", module=__name__)
 """The searchers by name; `gploss.registry.discover("gploss.searchers")` fills in this package's own."""

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from gploss.files.plain import digest
 from gploss.language.checks import trouble_with_name
 from gploss.language.expression import Expression
 from gploss.language.terminals import TERMINALS, Terminal
-from gploss.registry import Registry
+from gploss.registry import Registry, Sent
 from gploss.setting import Setting
 
 Floats = npt.NDArray[np.float64]
@@ -144,6 +144,22 @@ class Task:
             raise ValueError(f"task {self.name!r}: the inputs have different numbers of probes: {counts}")
         self.rows()
 
+    def __getstate__(self) -> dict[str, Any]:
+        registered = self.name in TASKS and TASKS[self.name] is self
+        since = TASKS.since(self.name) if registered else None
+        return {**self.__dict__, "own": (TERMINALS.own(self.terminals), since)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        terminals, since = state.pop("own")
+        TERMINALS.receive(terminals)
+        self.__dict__.update(state)
+        if since is not None:
+            TASKS.receive([Sent(self.name, self, since)])
+
+    def what_counts(self) -> tuple[object, ...]:
+        """Return all but whether it is registered; see `gploss.files.described`."""
+        return (*vars(self).values(), *(row.describe() for row in self.rows()))
+
     @property
     def differentiable(self) -> tuple[str, ...]:
         """Names of the inputs that come from the model."""
@@ -259,4 +275,4 @@ class Task:
 
 
 #: Every task by name.
-TASKS: Final[Registry[Task]] = Registry("task")
+TASKS: Final[Registry[Task]] = Registry("task", module=__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gploss.language.expression import Expression
-from gploss.language.terminals import BUILT_IN, register_terminal, terminal
+from gploss.language.terminals import BUILT_IN, TERMINALS, register_terminal, terminal
 from gploss.registry import Registry
 from gploss.setting import Setting
 from gploss.tasks import TASKS, Gradients, Input, NamedLoss, Task
@@ -218,3 +218,6 @@ POINTWISE: Final = TASKS.register(
         },
     ),
 )
+
+for _registry in (TERMINALS, LOSSES, TASKS):
+    _registry.protect(_registry)

@@ -77,6 +77,13 @@ class PointwiseProblem(Problem):
                 )
         self._rows: dict[Part, Rows] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "own": METRICS.own(self.metrics)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        METRICS.receive(state.pop("own"))
+        self.__dict__.update(state)
+
     def rows(self, part: Part) -> Rows:
         """Return the interactions of a part."""
         if part not in self._rows:  # made when it is asked for: a search never asks for the test part

@@ -40,7 +40,7 @@ class Dataset:
     licence: str
 
 
-DATASETS: Registry[Dataset] = Registry("dataset")
+DATASETS: Registry[Dataset] = Registry("dataset", module=__name__)
 
 
 def load_dataset(source: str | Path | pd.DataFrame, **options: Any) -> Split:
@@ -78,7 +78,7 @@ def find_dataset(source: str | Path | pd.DataFrame) -> Dataset:
         LookupError: neither a dataset of that name nor a file or folder.
         TypeError: nothing that data could come from.
     """
-    discover(__name__)
+    discover(__name__, DATASETS)
     if not isinstance(source, str | os.PathLike | pd.DataFrame):
         raise TypeError(f"source must be a name, a path or a pandas DataFrame, got {shown(source)}")
     if isinstance(source, str) and source in DATASETS:

@@ -83,7 +83,7 @@ class Metric:
         return _evaluate([self], scores, targets)[self.name]
 
 
-METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry("metric", module=__name__)
 
 
 def require(names: Iterable[str], targets: Targets) -> None:
@@ -181,4 +181,4 @@ def _check_scores(scores: Tensor, targets: Targets) -> None:
         )
 
 
-discover(__name__)  # the metrics themselves: each module of this package registers its own
+discover(__name__, METRICS)  # the metrics themselves: each module of this package registers its own

@@ -68,7 +68,7 @@ class Batch(Mapping[str, torch.Tensor]):
 ModelFactory = Callable[..., torch.nn.Module]
 
 #: Models by name: classes that take (n_users, n_items, ...) or (schema, ...).
-MODELS: Final[Registry[type[torch.nn.Module]]] = Registry("model")
+MODELS: Final[Registry[type[torch.nn.Module]]] = Registry("model", module=__name__)
 
 
 def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Module:

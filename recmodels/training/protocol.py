@@ -117,6 +117,7 @@ PAPER: Final = Protocol(
     patience=100,
 )
 
-PROTOCOLS: Final[Registry[Protocol]] = Registry("protocol")
+PROTOCOLS: Final[Registry[Protocol]] = Registry("protocol", module=__name__)
 for _protocol in (STANDARD, PAPER):
     PROTOCOLS.register(_protocol.name, _protocol)
+PROTOCOLS.protect(PROTOCOLS)

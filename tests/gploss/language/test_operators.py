@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from gploss.compute.tables import Tables
 from gploss.language.export import torch_values
 from gploss.language.expression import Expression
 from gploss.language.formula import TORCH, Formula, FormulaError
@@ -278,3 +280,17 @@ def test_operators_that_come_later_leave_compiled_programs_alone() -> None:
     register_operator(unary("cube", *CUBE))
     assert len(program.tables.operators) == len(OPERATORS) - 1
     run(program, np.zeros(1), np.zeros(1))
+
+
+def test_a_cell_that_registers_an_operator_can_be_run_again() -> None:
+    first = register_operator(unary("cubed", "x * x * x", "3 * x * x"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert register_operator(unary("cubed", "x * x * x", "3 * x * x")) is first
+        name = Tables.of(POINTWISE).text_of(Expression.parse("cubed(logit)"))
+        with pytest.warns(UserWarning, match="operator 'cubed' is replaced"):
+            register_operator(unary("cubed", "2 * x * x * x", "6 * x * x"))
+        assert Tables.of(POINTWISE).text_of(Expression.parse("cubed(logit)")) != name
+    finally:
+        OPERATORS.unregister("cubed")
