@@ -2,6 +2,7 @@
 # make test      the tests
 # make bench     the speed measurements, in results/bench
 # make lint      ruff and mypy
+# make torture   500 runs killed, a million hostile formulas, damaged files: an hour, docs/results/reliability.md
 # make lock      requirements.lock anew, from pyproject.toml and constraints.txt
 # make advisories  known security advisories for the pinned versions
 # make clean     removes what these commands made, results aside
@@ -19,7 +20,7 @@ TOOLS := .venv/tools
 UV := uv==0.13.9
 PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup compare test bench lint lock advisories clean
+.PHONY: help setup compare test bench lint torture lock advisories clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +42,9 @@ lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check $(SOURCES)
 	$(VENV_PYTHON) -m ruff format --check $(SOURCES)
 	$(VENV_PYTHON) -m mypy --strict gploss rl recmodels experiments
+
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m tests.torture
 
 lock: | $(INSTALLED)
 	@test -x $(TOOLS)/bin/uv || { $(VENV_PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/python -m pip install -q $(UV); }

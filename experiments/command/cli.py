@@ -72,9 +72,12 @@ def _run(arguments: Sequence[str] | None, ending: OrderlyEnding) -> int:
 
 
 def _told(code: int, message: str) -> int:
-    """Write an error in one line, and return the code."""
+    """Write an error in one line, and return the code; a damaged file's bytes in it tell a terminal nothing."""
+    line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
     with suppress(OSError):  # the terminal may be gone
-        click.echo("Error: " + "; ".join(line.strip() for line in message.splitlines() if line.strip()), err=True)
+        click.echo(
+            "Error: " + "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line), err=True
+        )
     return code
 
 

@@ -113,7 +113,9 @@ class Expression:
             return _intern(name_or_number, (), None, semantics)
         try:
             number = float(name_or_number)
-        except (ValueError, OverflowError):
+        except OverflowError:  # a whole number that may be too long to be printed
+            raise ExpressionError("a constant must be finite, and this number is too large for one") from None
+        except ValueError:
             raise ExpressionError(
                 f"{name_or_number!r} is neither a finite number nor a terminal ({', '.join(TERMINALS)})"
             ) from None

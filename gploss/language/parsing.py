@@ -20,6 +20,9 @@ Check = Callable[[N], None]
 MAX_DEPTH: Final = 100
 MAX_TEXT: Final = 100_000
 
+#: Characters of what was found that an error shows.
+_LONGEST: Final = 200
+
 #: A number with a name, such as ``t=0.2``. Where a statement begins with one and goes on, it is something else: a
 #: shared part, ``a = 2 * pred; ...``.
 _NAMED: Final = re.compile(
@@ -47,6 +50,8 @@ class ParseError(ExpressionError):
         self.expected = expected
         start = max(0, position - 30)
         excerpt = text[start : position + 30].replace("\n", " ")
+        if len(found) > _LONGEST:
+            found = f"{found[: _LONGEST // 2]} ... {found[-_LONGEST // 2 :]}"
         super().__init__(
             f"position {position}: {found}; expected {expected}\n  {excerpt}\n  {' ' * (position - start)}^"
         )
@@ -200,7 +205,8 @@ class _Parser(Generic[N]):
                 )
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self._apply(node, name, arguments)
-        raise self._error(node, f"{ast.unparse(node)!r} is not allowed here", "operators, terminals and numbers")
+        written = self.source.encode()[node.col_offset : node.end_col_offset].decode()
+        raise self._error(node, f"{written!r} is not allowed here", "operators, terminals and numbers")
 
     def _leaf(self, node: ast.expr, name_or_number: str | float, name: str | None = None) -> N:
         try:

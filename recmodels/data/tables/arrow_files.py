@@ -47,7 +47,9 @@ def _read_parquet(path: Path) -> Any:
         content = file.metadata
         groups = sum(content.row_group(number).total_byte_size for number in range(content.num_row_groups))
         require_unpacked_size(path, max(groups, content.num_rows * content.num_columns * BYTES_OF_A_VALUE))
-        return file.read()
+        table = file.read()
+        table.validate(full=True)
+        return table
 
 
 def _read_ipc(path: Path) -> Any:
@@ -55,6 +57,7 @@ def _read_ipc(path: Path) -> Any:
     with ipc.open_file(path) as file:
         for number in range(file.num_record_batches):
             batches.append(file.get_batch(number))
+            batches[-1].validate(full=True)  # before it is used: its offsets may lead anywhere
             size += batches[-1].nbytes
             require_unpacked_size(path, size)
         return pa.Table.from_batches(batches, file.schema)

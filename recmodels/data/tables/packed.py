@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import stat
 import struct
@@ -153,7 +154,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a place before the file's beginning
             raise OSError(error.errno, error.strerror, str(path)) from error  # the disk's own trouble
         raise _damaged(path, error) from error
 

@@ -129,3 +129,12 @@ def test_errors_of_the_program_itself_are_not_hidden(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(registry, "load", wrong)
     with pytest.raises(KeyError):
         main(["compare"])
+
+
+def test_bytes_of_a_damaged_file_tell_a_terminal_nothing(gploss: Gploss, tmp_path: Path) -> None:
+    (tmp_path / "losses.txt").write_bytes(b"square(\x1b]0;title\x07\x1b[2J)\n")
+    outcome = gploss(
+        "improve", "--dataset", "synthetic", "--start-with", tmp_path / "losses.txt", "--out", tmp_path
+    )
+    assert outcome.code == 1 and outcome.errors.startswith("Error: ")
+    assert outcome.errors.endswith("\n") and outcome.errors.rstrip("\n").isprintable()

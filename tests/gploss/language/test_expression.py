@@ -178,6 +178,11 @@ def test_sugar_stands_for_the_protected_forms() -> None:
         ("pred +\0", 0, "null bytes", "terminal, or a number"),
         ("-" * (MAX_DEPTH + 1) + "pred", 0, "at most 100 operators deep", "a smaller expression"),
         ("+".join(["pred"] * 102), 0, "at most 100 operators deep", "a smaller expression"),
+        ("0x" + "f" * 5000, 0, "the number is not finite", "a finite number"),
+        ("-0x" + "f" * 5000, 0, "the number is not finite", "a finite number"),
+        ("f(" + "9" * 4000 + ")[0]", 0, "is not allowed here", "operators, terminals and numbers"),
+        ("(0x" + "f" * 5000 + ")[0]", 0, "is not allowed here", "operators, terminals and numbers"),
+        ("x" * 90_000, 0, "unknown name 'xxx", "a number"),
         ("+".join(["pred"] * 600), 0, "nested too deeply", "at most 100 operators"),
         ("-" * 900 + "pred", 0, "nested too deeply", "at most 100 operators"),
         ("-" * 20_000 + "pred", 0, "cannot be read", "terminal, or a number"),
@@ -195,6 +200,13 @@ def test_a_bad_text_gets_its_position_and_what_was_expected(
     assert re.search(expected, caught.value.expected)
     assert f"position {caught.value.position}: " in str(caught.value)
     assert caught.value.expected in str(caught.value)
+
+
+def test_messages_are_short_however_long_the_text() -> None:
+    for text in ("x" * 90_000, "f(" + "9" * 4000 + ")[0]", "-" * 900 + "pred", "[" * 5000):
+        with pytest.raises(ParseError) as caught:
+            Expression.parse(text)
+        assert len(str(caught.value)) < 1000
 
 
 def test_the_caret_stands_under_the_mistake() -> None:

@@ -85,3 +85,13 @@ def test_stars_as_numbers_of_any_type(tmp_path: Path) -> None:
         table = pa.table({"user": ["a", "b"], "item": [1, 2], "rating": stars.cast(number_type)})
         frame = read_table(write(tmp_path / "log.parquet", table))
         assert interactions_from_frame(frame)[0].labels.tolist() == [1, 0], number_type
+
+
+def test_offsets_that_lead_out_of_a_file_are_never_followed(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 3, 2**30, 6], np.int32))
+    users = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"annbob")])
+    path = tmp_path / "log.arrow"
+    with ipc.new_file(path, pa.schema({"user": pa.string(), "item": pa.int64()})) as file:
+        file.write_batch(pa.record_batch([users, pa.array([1, 2, 3])], names=["user", "item"]))
+    with pytest.raises(DataError, match=r"log\.arrow: is no Arrow file, or damaged"):
+        read_table(path)

@@ -163,3 +163,12 @@ def test_pipes_devices_and_folders_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to("/dev/zero")
     with pytest.raises(DataError, match="a pipe or a device"):
         read_table(tmp_path / "link.csv")
+
+
+def test_an_archive_that_begins_before_its_beginning_is_damaged(tmp_path: Path) -> None:
+    content = bytearray(zipped(TEXT))
+    content[content.rindex(b"PK\x05\x06") + 17] += 1  # where the directory at its end begins
+    path = tmp_path / "log.zip"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"log.zip: the archive is damaged"):
+        read_table(path)
