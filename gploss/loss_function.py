@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
+from gploss.arguments import instance, real_number
 from gploss.compute.kinds import FORMULA, LOSS_KINDS, LossKind
 from gploss.compute.program import Program
 from gploss.language.export import torch_source, torch_values
@@ -46,6 +46,7 @@ class ExpressionLoss:
             and what else it uses.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: the formula has no gradient to be scaled by, or uses what the task does not have.
 
     Example:
@@ -55,13 +56,14 @@ class ExpressionLoss:
     """
 
     def __init__(self, expression: Expression, scale: float | None = None, task: Task = POINTWISE) -> None:
+        instance("expression", expression, Expression, "an Expression, such as Expression.parse(text)")
+        instance("task", task, Task, "a Task, such as POINTWISE")
         if scale is None:
             screening = screen([expression], task)
             if screening.texts[0] is not None:
                 raise ValueError(f"{expression} cannot be a loss: {screening.texts[0]}")
             scale = float(screening.scales[0])
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be positive and finite, not {scale}")
+        scale = real_number("scale", scale, above=0.0)
         self.expression = expression
         self.scale = scale
         self.task = task
@@ -76,7 +78,8 @@ class ExpressionLoss:
             **named: further ones by name.
 
         Raises:
-            TypeError: one is missing, given twice, or none of the loss's arguments.
+            TypeError: one is missing, given twice, none of the loss's arguments, or no tensor of real numbers.
+            ValueError: they differ in shape: nothing is broadcast.
         """
         given = dict(zip(self.arguments, inputs, strict=False)) | named
         if len(given) != len(inputs) + len(named) or given.keys() != set(self.arguments):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 
+from gploss.arguments import instance
 from gploss.language.expression import Expression
 from gploss.language.formula import TORCH, Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, OPERATORS
@@ -18,20 +20,46 @@ from gploss.language.terminals import Terminal
 from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 
+#: Bytes of a number in single precision; what has fewer is computed in that, as it was trained.
+_SINGLE: Final = 4
+
+_CHECKS: Final = """\
+if not {score}.is_floating_point():
+    raise TypeError(f"{score} must be of real numbers, got {{{score}.dtype}}")
+for _given in ({others},):
+    if _given.shape not in ({score}.shape, ()):
+        raise ValueError(f"one shape is needed, got {{tuple({score}.shape)}}, {{tuple(_given.shape)}}")
+{score} = {score}.float() if {score}.dtype.itemsize < 4 else {score}"""
+
 
 def torch_values(expression: Expression, inputs: Mapping[str, torch.Tensor], task: Task) -> torch.Tensor:
     """Compute a loss for each sample with torch, on any device, differentiable.
 
     Args:
         expression: the loss.
-        inputs: (...) what the task's losses are given, by name; `Task.arguments` says of what. What comes from the
-            data is broadcast to what comes from the model.
+        inputs: (...) of one shape, or single numbers: what the task's losses are given, by name; `Task.arguments`
+            says of what.
         task: of the loss.
 
     Returns:
-        Losses in the shape of what comes from the model.
+        Losses in the shape of what comes from the model; in float32 where that has half precision.
+
+    Raises:
+        TypeError: an input is no tensor, or what comes from the model is not made of real numbers.
+        ValueError: the inputs differ in shape.
     """
+    for name, column in inputs.items():
+        instance(name, column, torch.Tensor, "a tensor")
     score = inputs[task.differentiable[0]]
+    if not score.is_floating_point():
+        raise TypeError(f"{task.differentiable[0]} must be of real numbers, got {score.dtype}")
+    for name, column in inputs.items():
+        if column.shape not in (score.shape, ()):
+            raise ValueError(
+                f"{name} has the shape {tuple(column.shape)}, {task.differentiable[0]} {tuple(score.shape)}: give "
+                "them in one shape, for nothing is broadcast"
+            )
+    score = score.float() if score.dtype.itemsize < _SINGLE else score
     given = {name: column.to(score).expand_as(score) for name, column in inputs.items()}
     terminals = {row.name: row for row in task.rows()}
     values: dict[Expression, torch.Tensor] = {}
@@ -52,7 +80,8 @@ def torch_values(expression: Expression, inputs: Mapping[str, torch.Tensor], tas
 def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss", task: Task = POINTWISE) -> str:
     """Return source code of a torch function that is the mean loss of a batch.
 
-    Its parameters are `Task.arguments` of the loss; of pointwise losses ``name(score, label)``.
+    Its parameters are `Task.arguments` of the loss; of pointwise losses ``name(score, label)``. It refuses what
+    `torch_values` refuses.
 
     Args:
         expression: the loss.
@@ -70,6 +99,12 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss",
         <BLANKLINE>
         def loss(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
             \"\"\"Mean of square(add(label, neg(pred))), divided by 0.25.\"\"\"
+            if not score.is_floating_point():
+                raise TypeError(f"score must be of real numbers, got {score.dtype}")
+            for _given in (label,):
+                if _given.shape not in (score.shape, ()):
+                    raise ValueError(f"one shape is needed, got {tuple(score.shape)}, {tuple(_given.shape)}")
+            score = score.float() if score.dtype.itemsize < 4 else score
             label = label.to(score)
             pred = torch.sigmoid(score)
             v2 = -pred
@@ -84,7 +119,7 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss",
     parameters = task.arguments(root)
     score = task.differentiable[0]
     terminals = {row.name: row for row in task.rows()}
-    lines = [f"{given} = {given}.to({score})" for given in parameters if given not in task.differentiable]
+    lines = [f"{given} = {given}.to({score})" for given in parameters if given != score]
     names: dict[Expression, str] = {}
     for node in root.nodes():
         value = _source_of(node, names, terminals, score)
@@ -92,14 +127,19 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss",
             names[node] = value
         else:
             is_free = node.head in terminals and node.head not in parameters
-            names[node] = node.head if is_free else f"v{len(lines)}"
+            names[node] = node.head if is_free else _unused(len(lines), parameters)
             lines.append(f"{names[node]} = {value}")
     divided = "" if scale == 1.0 else f", divided by {scale!r}"
     summary = "\n".join(textwrap.wrap(f"Mean of {root}{divided}.", 100))
     result = f"return {names[root]}.mean()" + ("" if scale == 1.0 else f" / {scale!r}")
-    body = textwrap.indent("\n".join([f'"""{summary}"""', *lines, result]), "    ")
+    checks = _CHECKS.format(score=score, others=", ".join(given for given in parameters if given != score))
+    body = textwrap.indent("\n".join([f'"""{summary}"""', checks, *lines, result]), "    ")
     head = f"def {name}({', '.join(f'{given}: torch.Tensor' for given in parameters)}) -> torch.Tensor:"
     return f"import torch\n\n\n{head}\n{body}\n"
+
+
+def _unused(number: int, parameters: Sequence[str]) -> str:
+    return f"v{number}_" if f"v{number}" in parameters else f"v{number}"
 
 
 def _source_of(

@@ -110,12 +110,58 @@ def test_torch_values_are_those_of_plain_torch(name: str, semantics: Any) -> Non
 def test_torch_values_keep_the_scores_shape_and_precision() -> None:
     loss = parse("square(label - pred) + 0.5")
     score = torch.zeros(3, 4, dtype=torch.float32)
-    for label in (torch.ones(3, 4), torch.ones(4, dtype=torch.int64), torch.tensor(True)):
+    for label in (torch.ones(3, 4), torch.ones(3, 4, dtype=torch.int64), torch.tensor(True)):
         values = values_of(loss, score, label)
         assert values.shape == (3, 4) and values.dtype == torch.float32
         assert bool((values == 0.75).all())
-    assert values_of(parse("label"), score, torch.ones(4)).shape == (3, 4)
-    assert values_of(parse("2.5"), score, torch.ones(4)).tolist() == [[2.5] * 4] * 3
+    assert values_of(parse("label"), score, torch.ones(3, 4)).shape == (3, 4)
+    assert values_of(parse("2.5"), score, torch.tensor(1)).tolist() == [[2.5] * 4] * 3
+
+
+def ways(folder: Path, loss: Expression) -> list[Function]:
+    """The loss as an object, and as source code that was pasted."""
+    return [ExpressionLoss(loss, 1.0), *many(folder, [(loss, 1.0)])]
+
+
+SHAPES = [
+    ((4, 1), (4,)),
+    ((4,), (4, 1)),
+    ((4,), (1, 4)),
+    ((4, 1), (1, 4)),
+    ((4,), (3,)),
+    ((4,), (1,)),
+    ((2, 3), (3,)),
+]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_nothing_is_broadcast(tmp_path: Path, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    score, label = torch.zeros(shapes[0]), torch.ones(shapes[1])
+    for function in ways(tmp_path, LOSSES["bce"].expression):
+        with pytest.raises(ValueError, match="one shape"):
+            function(score, label)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_scores_are_real_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
+    for function in ways(tmp_path, LOSSES["bce"].expression):
+        with pytest.raises(TypeError, match="score must be of real numbers"):
+            function(torch.ones(3).to(dtype), torch.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(tmp_path: Path, dtype: torch.dtype) -> None:
+    scores = torch.linspace(-8, 8, 200).to(dtype)
+    label = (torch.arange(200) % 2).to(dtype)
+    for function in ways(tmp_path, parse("relu(logit) + log(1 + exp(neg(abs(logit)))) - label * logit")):
+        half, single = scores.clone().requires_grad_(), scores.float().requires_grad_()
+        value = function(half, label)
+        expected = function(single, label.float())
+        assert value.dtype == torch.float32 and value.item() == expected.item()
+        value.backward()
+        expected.backward()
+        assert half.grad is not None and single.grad is not None
+        assert half.grad.dtype == dtype and torch.equal(half.grad, single.grad.to(dtype))
 
 
 def test_the_pasted_function_takes_integer_labels_and_any_precision(tmp_path: Path) -> None:
