@@ -25,6 +25,7 @@ import numba
 import pooch
 
 import gploss.compute.announce  # noqa: F401 (announces what is compiled)
+from gploss.compute.kernel_files import FromSource, KernelError, check_kernels, private_folder
 from gploss.compute.tables import Tables
 from gploss.language.formula import Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
@@ -32,10 +33,6 @@ from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
 Precision = Literal["float32", "float64"]
 
 _TEMPLATE: Final = Path(__file__).with_name("cpu_template.py")
-
-
-class KernelError(RuntimeError):
-    """Compiled kernels cannot be stored; the message names the folder and what to do."""
 
 
 def cache_folder() -> Path:
@@ -67,27 +64,35 @@ def import_source(kind: str, source: str, depends_on: str) -> ModuleType:
         depends_on: everything else that what is compiled from it depends on, as text.
 
     Raises:
-        KernelError: the cache folder cannot be written.
+        KernelError: the cache folder cannot be written, or others can write to it.
     """
     name = f"{kind}_{blake2b((source + depends_on).encode(), digest_size=12).hexdigest()}"
-    path = cache_folder() / "kernels" / name / f"{name}.py"
-    if not path.exists():
+    folder = private_folder(private_folder(cache_folder() / "kernels") / name)
+    path = folder / f"{name}.py"
+    if not _holds(path, source):
         _write(path, source)
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise KernelError(f"{path} cannot be imported; delete its folder and try again")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    check_kernels(module, folder)
     return module
+
+
+def _holds(path: Path, source: str) -> bool:
+    try:
+        return path.read_bytes() == source.encode()
+    except FileNotFoundError:
+        return False
 
 
 def _write(path: Path, source: str) -> None:
     """Write atomically: another process sees the whole file or none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(source)
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, suffix=".tmp", delete=False) as file:
+            file.write(source.encode())
         Path(file.name).replace(path)
     except OSError as error:
         raise KernelError(

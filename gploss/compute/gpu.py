@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from gploss.compute.cpu import KernelError, fill_template, import_source
+from gploss.compute.cpu import fill_template, import_source
+from gploss.compute.kernel_files import KernelError
 from gploss.compute.tables import Tables
 from gploss.language.formula import Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW

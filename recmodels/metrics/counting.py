@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recmodels.metrics.loops import loops
 from recmodels.metrics.targets import Segments
 
 
@@ -55,7 +51,7 @@ def doubled_wins(keys: Tensor, segments: Segments) -> Tensor:
     """
     if keys.device.type != "cpu":
         return doubled_wins_by_scans(keys, segments)
-    return torch.from_numpy(_doubled_wins_by_loop(keys.numpy(), segments.begins.numpy(), segments.ends.numpy()))
+    return torch.from_numpy(loops().doubled_wins(keys.numpy(), segments.begins.numpy(), segments.ends.numpy()))
 
 
 def doubled_wins_by_scans(keys: Tensor, segments: Segments) -> Tensor:
@@ -70,31 +66,3 @@ def doubled_wins_by_scans(keys: Tensor, segments: Segments) -> Tensor:
     earlier = 2 * segments.negatives * seen[:, segments.begins]  # lost to positives before the segment
     within = lost[:, segments.ends] - lost[:, segments.begins] - earlier
     return 2 * segments.positives * segments.negatives - within
-
-
-def _count_doubled_wins(
-    keys: npt.NDArray[np.int64], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Count as `doubled_wins`: one pass over each sorted row."""
-    wins = np.empty((len(keys), len(begins)), np.int64)
-    for row in range(len(keys)):
-        for segment in range(len(begins)):
-            seen = 0
-            below = 0
-            lost = 0
-            previous = keys[row, begins[segment]] >> 1
-            for key in keys[row, begins[segment] : ends[segment]]:
-                score = key >> 1
-                negative = key & 1
-                # A choice of values, not a branch: whether two scores tie cannot be predicted.
-                below = seen if score != previous else below
-                previous = score
-                seen += 1 - negative
-                lost += negative * (seen + below)
-            size = ends[segment] - begins[segment]
-            wins[row, segment] = 2 * seen * (size - seen) - lost
-    return wins
-
-
-_Kernel = Callable[[Any, Any, Any], npt.NDArray[np.int64]]
-_doubled_wins_by_loop: _Kernel = numba.njit(cache=True, nogil=True)(_count_doubled_wins)

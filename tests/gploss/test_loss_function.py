@@ -44,7 +44,7 @@ def test_what_cannot_be_a_loss_says_why(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_is_positive_and_finite(scale: float) -> None:
-    with pytest.raises(ValueError, match="scale must be (finite|above 0)"):
+    with pytest.raises(ValueError, match=r"scale must be (finite|above 0)"):
         ExpressionLoss(LOSSES["bce"].expression, scale)
 
 

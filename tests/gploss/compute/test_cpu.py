@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gploss.compute.cpu import KernelError, _generate, cache_folder, load_kernels
+from gploss.compute.cpu import _generate, cache_folder, load_kernels
+from gploss.compute.kernel_files import KernelError
 from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS, Operator
@@ -64,7 +65,7 @@ def test_a_cache_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocked.write_text("in the way")
     _, errors = start(blocked).communicate(timeout=300)
     last = errors.strip().splitlines()[-1]
-    assert last.startswith("gploss.compute.cpu.KernelError: compiled kernels cannot be stored in ")
+    assert last.startswith("gploss.compute.kernel_files.KernelError: compiled kernels cannot be stored in ")
     assert str(blocked) in last
     assert "set the environment variable GPLOSS_CACHE to a folder that can be written" in last
     assert blocked.read_text() == "in the way"

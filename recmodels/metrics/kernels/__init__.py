@@ -1,0 +1,1 @@
+"""Sources of compiled loops; see `recmodels.metrics.loops`."""
