@@ -4,16 +4,18 @@ import os
 import re
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import ArrayLike
 
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
 from gploss.screening.fingerprint import fingerprints
-from gploss.screening.probes import PROBE_VERSION, probe
+from gploss.screening.probes import PROBE_VERSION, ProbeResponse, probe
 from gploss.screening.screening import screen
 from gploss.tasks.pointwise import LOSSES
 from tests.pointwise import compiled
@@ -144,3 +146,40 @@ def test_rejected_losses_do_no_harm() -> None:
     texts = ("exp(exp(exp(9 + logit)))", "label", "1e300 * logit * label", "square(label - pred)")
     with np.errstate(all="raise"):
         assert names(*texts)[3] == names("square(label - pred)")[0]
+
+
+def named(gradients: ArrayLike, scale: float = 1.0, *, scale_free: bool = True) -> str:
+    """The fingerprint of one loss with these gradients at the probes."""
+    row = np.atleast_2d(np.asarray(gradients, np.float64))
+    response = ProbeResponse(np.zeros_like(row), row, {}, np.array([scale]))
+    (name,) = fingerprints(response, scale_free=scale_free)
+    return name
+
+
+def hashed(*steps: int) -> str:
+    """A fingerprint by its definition: a hash of whole numbers of eight bytes, of the lowest first."""
+    return f"1-{blake2b(np.array(steps, '<i8').tobytes(), digest_size=16).hexdigest()}"
+
+
+def test_a_fingerprint_is_a_hash_of_steps_of_a_hundred_thousandth_of_the_scale() -> None:
+    assert named([1.0, -0.5, 0.0, 2.0]) == hashed(0, 100_000, -50_000, 0, 200_000)
+    assert named([3.0, -1.5], 3.0) == hashed(0, 100_000, -50_000)
+    assert named([3.0, -1.5], 4.0, scale_free=False) == hashed(200_000, 75_000, -37_500)
+    assert named([1.0], 0.5, scale_free=False) == hashed(-100_000, 200_000)
+    assert named([0.000014]) == named([0.000006]) == hashed(0, 1) and named([0.000016]) == hashed(0, 2)
+
+
+def test_a_zero_has_no_sign() -> None:
+    """What rounds to nothing is nothing, from above and from below."""
+    assert named([1.0, -0.0]) == named([1.0, 0.0]) == hashed(0, 100_000, 0)
+    assert named([1.0, -1e-9]) == named([1.0, 1e-9]) == hashed(0, 100_000, 0)
+    assert named([1.0, -0.0], scale_free=False) == named([1.0, 4e-6], scale_free=False) == hashed(0, 100_000, 0)
+
+
+def test_what_no_whole_number_holds_exactly_is_cut_there() -> None:
+    most = 2**53
+    for steps in (1.25 * most, 1.75 * most, 2.0**70, np.inf):
+        assert named([steps * 1e-5, -steps * 1e-5]) == hashed(0, most, -most)
+    below = named([0.75 * most * 1e-5])
+    assert below not in (named([0.5 * most * 1e-5]), named([1.25 * most * 1e-5]))
+    assert named([np.nan, 1.0]) == hashed(0, 0, 100_000)

@@ -9,7 +9,8 @@ import pytest
 from gploss.compute.program import Program
 from gploss.language.expression import Expression
 from gploss.language.grammar import Grammar
-from gploss.screening.probes import probe
+from gploss.screening import screening as module
+from gploss.screening.probes import ProbeResponse, probe
 from gploss.screening.screening import Reason, screen
 from gploss.tasks.pointwise import DIRECTION_NEEDED, LOSSES, POINTWISE, right_directions
 from tests.pointwise import compiled, run
@@ -175,3 +176,44 @@ def test_probes_are_what_they_are_said_to_be() -> None:
     assert LABELS.sum() == 32
     assert set(LABELS) == {0.0, 1.0}
     assert (LABELS[1:] != LABELS[:-1]).all()
+
+
+def test_a_gradient_of_a_hundred_millionth_is_the_smallest_to_learn_from() -> None:
+    (scale,) = screen([parse("label * pred")], scale_free=False).scales
+    for factor, expected in ((1.001, None), (0.999, Reason.ZERO_GRADIENT)):
+        assert reason(f"{float(factor * 1e-8 / scale)!r} * label * pred") == expected
+
+
+def test_an_effect_of_a_thousand_millionth_of_the_scale_is_one() -> None:
+    for effect, expected in ((2e-9, None), (0.5e-9, Reason.NO_DEPENDENCE)):
+        assert reason(f"logit * (1 + {effect} * label)") == expected
+        assert reason(f"1000 * logit * (1 + {effect} * label)") == expected
+
+
+def judged(
+    monkeypatch: pytest.MonkeyPatch, gradients: list[float], altered: list[float], scale: float | None = None
+) -> str | None:
+    """Return why a loss is rejected that has these gradients at the probes, before and after labels are turned."""
+    own, other = np.array([gradients]), np.array([altered])
+    scales = np.abs(own).mean(axis=1) if scale is None else np.array([scale])
+    response = ProbeResponse(np.zeros((1, 4)), own, {"label": other}, scales)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "probe", lambda losses: response)
+        return screen([parse("label * pred")]).texts[0]
+
+
+def test_thresholds_belong_to_what_passes_and_to_what_is_blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judged(monkeypatch, [1e-8, 1e-8], [0.0, 0.0]) is None
+    assert judged(monkeypatch, [1e-8, 1e-8], [0.0, 0.0], scale=np.nextafter(1e-8, 0)) == "zero gradient"
+    assert judged(monkeypatch, [0.0, 2.0], [2e-9, 2.0], scale=2.0) == "no dependence on label"
+    assert judged(monkeypatch, [0.0, 2.0], [np.nextafter(2e-9, 1), 2.0], scale=2.0) is None
+
+
+def test_one_probe_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judged(monkeypatch, [1.0, 1.0], [1.0, 1.5]) is None
+    assert (
+        judged(monkeypatch, [1.0, 1.0], [1.0, np.inf])
+        == judged(monkeypatch, [1.0, np.nan], [1.0, 0.5])
+        == "non-finite"
+    )
+    assert judged(monkeypatch, [1.7e308, 1.7e308], [1.0, 0.5], scale=np.inf) == "non-finite"

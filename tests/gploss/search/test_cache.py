@@ -122,6 +122,30 @@ def test_an_entry_is_cut_to_what_a_shorter_run_would_have_given() -> None:
     assert (early.status, early.reason, early.complete, early.epochs) == ("diverged", "nan", True, 3)
 
 
+def test_what_an_entry_leaves_unsaid_and_where_its_limits_are() -> None:
+    bare = CacheEntry("neg(pred)", "0f", "trained", None, 1, False)
+    assert (bare.metrics, bare.scale, bare.seconds) == ({}, None, 0.0)
+    assert bare.serves(1) and not bare.serves(2) and bare.truncated(1) is bare
+    with pytest.raises(ValueError, match="cannot serve 0"):
+        entry(epochs=2).truncated(0)
+    whole = entry(epochs=3, complete=True, metrics={"auc": [0.1, 0.2, 0.3]})
+    cut = whole.truncated(2)  # it went on after that
+    assert (cut.complete, cut.status, cut.epochs, cut.metrics) == (False, "trained", 2, {"auc": [0.1, 0.2]})
+    assert entry(epochs=3, complete=True, metrics={}).truncated(2).complete
+
+
+def test_of_two_runs_that_say_the_same_the_first_stays() -> None:
+    first, second = (entry("a", 2, metrics={"auc": [0.1, value]}) for value in (0.2, 0.3))
+    longer = entry("a", 3, metrics={"auc": [0.1, 0.2, 0.3]})
+    ended = entry("a", 1, complete=True, metrics={"auc": [0.5]})
+    assert not second.outdoes(first) and longer.outdoes(first) and not first.outdoes(longer)
+    assert ended.outdoes(longer) and not longer.outdoes(ended) and not ended.outdoes(ended)
+    with Cache(":memory:") as cache:
+        for stored, kept in ((first, first), (second, first), (longer, longer), (ended, ended), (longer, ended)):
+            cache.store(KEY, [stored])
+            assert cache.lookup(KEY, "a", 1) == kept
+
+
 def test_more_entries_than_a_page_are_all_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gploss.search.cache._PAGE", 3)
     names = [f"p{number}" for number in range(9)]

@@ -233,6 +233,35 @@ def test_a_damaged_evaluation_is_named_and_left_out(tmp_path: Path, damage: str)
         assert saved.elapsed == [1.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize(("damaged", "end"), [(20, "20$"), (21, "20 and others$")])
+def test_at_most_twenty_damaged_steps_are_named(tmp_path: Path, damaged: int, end: str) -> None:
+    path = tmp_path / "run.db"
+    with Checkpoint(path) as checkpoint:
+        checkpoint.save([trained(0.1)] * 50, [1.0] * 50, {"turn": 1})
+    spoil(path, "UPDATE evaluations SET elapsed = 2.5 WHERE step <= ?", damaged)
+    with Checkpoint(path) as checkpoint:
+        with pytest.warns(UserWarning, match=f" {damaged} in all, of step 1, 2, .*, {end}") as caught:
+            saved = checkpoint.load()
+        assert caught[0].filename == __file__
+        assert saved is not None and saved.evaluations.count(None) == damaged
+        assert saved.elapsed == [0.0] * damaged + [1.0] * (50 - damaged)
+
+
+def test_more_lost_than_kept_is_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Checkpoint(path) as checkpoint:
+        checkpoint.save([trained(0.1)] * 4, [1.0] * 4, {"turn": 1})
+    spoil(path, "DELETE FROM evaluations WHERE step > 2")
+    with Checkpoint(path) as checkpoint, pytest.warns(UserWarning, match="2 in all, of step 3, 4"):
+        assert checkpoint.load() is not None
+    spoil(path, "DELETE FROM evaluations WHERE step > 1")
+    with (
+        Checkpoint(path) as checkpoint,
+        pytest.raises(CheckpointError, match="it has 1 evaluations and should have 4"),
+    ):
+        checkpoint.load()
+
+
 def test_what_is_forgotten_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with Checkpoint(path) as checkpoint:

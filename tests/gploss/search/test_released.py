@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,45 @@ def test_files_of_earlier_releases_are_refused(
         kind(path)
     assert path.read_bytes() == (RELEASED / name).read_bytes()
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "mark"), [(Cache, "cache-2.sqlite", b"gpLC"), (Checkpoint, "checkpoint-2.sqlite", b"gpLR")]
+)
+def test_new_files_are_marked_as_released_ones_are(
+    kind: type[Cache] | type[Checkpoint], name: str, mark: bytes, tmp_path: Path
+) -> None:
+    """SQLite keeps the mark of the kind and the version of the format in a file's header."""
+    kind(tmp_path / "new.sqlite").close()
+    for path in (tmp_path / "new.sqlite", RELEASED / name):
+        header = path.read_bytes()[:100]
+        assert (header[68:72], int.from_bytes(header[60:64])) == (mark, 2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("PRAGMA user_version = 1", "has the old format 1"),
+        ("PRAGMA user_version = 3", r"has format 3, made by a newer gploss \(this one reads format 2\)"),
+        ("PRAGMA application_id = 1734396996", "is a SQLite file of another kind"),
+        ("PRAGMA application_id = 0", "is a SQLite file of another kind"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "name", "error"),
+    [(Cache, "cache-2.sqlite", CacheError), (Checkpoint, "checkpoint-2.sqlite", CheckpointError)],
+)
+def test_another_mark_or_version_is_refused(
+    kind: type[Cache] | type[Checkpoint],
+    name: str,
+    error: type[OSError],
+    statement: str,
+    message: str,
+    tmp_path: Path,
+) -> None:
+    path = copied(name, tmp_path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(error, match=message):
+        kind(path)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from recmodels.data.frames import interactions_from_frame
 from recmodels.data.interactions import DataError, Interactions, Split
-from recmodels.data.splits import at_random, by_time, leave_one_out, split_by_name
+from recmodels.data.splits import (
+    at_random,
+    by_time,
+    leave_one_out,
+    repeated_splits,
+    rolling_splits,
+    split_by_name,
+)
 from recmodels.data.tables import read_table
 
 PARTS = ("train", "validation", "test")
@@ -162,6 +169,66 @@ def test_splits_by_name() -> None:
     assert split_by_name(data, "at_random", seed=3).name == "interactions, at random (0.1, 0.1, seed 3)"
     with pytest.raises(LookupError, match="'by_user'; choose from: leave_one_out, by_time, at_random"):
         split_by_name(data, "by_user")
+
+
+def test_a_tenth_is_the_share_where_none_is_given() -> None:
+    data = one_user(201, timed=True)
+    assert by_time(data) == by_time(data, 0.1, 0.1)
+    assert at_random(data, seed=5) == at_random(data, 0.1, 0.1, seed=5)
+    assert split_by_name(data, "by_time") == by_time(data, 0.1, 0.1)
+    assert split_by_name(data, "at_random") == at_random(data, 0.1, 0.1, seed=0)
+    first = leave_one_out(data)
+    drawn, expected = repeated_splits(first, 2, seed=0)[1], repeated_splits(first, 2, share=0.1, seed=0)[1]
+    assert drawn.content_hash == expected.content_hash
+    assert 5 < len(drawn.validation) < 40
+
+
+def test_a_part_may_begin_with_the_first_row_of_the_table() -> None:
+    labels = np.array([1, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+    data = Interactions(np.array([0] * 5 + [1] * 6), np.arange(11), labels, 2, 11)
+    assert rows_by_part(leave_one_out(data)) == {
+        "train": [5, 6],
+        "validation": [0, 1, 2, 7, 8],
+        "test": [3, 4, 9, 10],
+    }
+
+
+def test_there_are_as_many_splits_as_asked_for_the_first_among_them() -> None:
+    first = leave_one_out(one_user(61))
+    for count in (1, 2, 3, 7):
+        for splits in (rolling_splits(first, count), repeated_splits(first, count, share=0.3, seed=2)):
+            assert len(splits) == count and splits[0] is first
+            assert len({split.content_hash for split in splits}) == len({split.name for split in splits}) == count
+            assert all(split.test == first.test for split in splits)
+
+
+def test_each_rolling_split_gives_up_the_last_positive_before_it() -> None:
+    """Every second row of one user is positive: each step back is two rows."""
+    first = leave_one_out(one_user(21))
+    assert rows_by_part(first) == {"train": [*range(17)], "validation": [17, 18], "test": [19, 20]}
+    for step, split in enumerate(rolling_splits(first, 5)[1:], start=1):
+        begin = 17 - 2 * step
+        assert rows_by_part(split) == {
+            "train": [*range(begin)],
+            "validation": [begin, begin + 1],
+            "test": [19, 20],
+        }
+        assert split.name == f"{first.name}, {step} step(s) back in time"
+
+
+def test_validation_is_drawn_from_both_parts_by_seed_and_number() -> None:
+    first = leave_one_out(one_user(61))
+    rows = np.array(first.train.items.tolist() + first.validation.items.tolist())
+    for number, split in enumerate(repeated_splits(first, 4, share=0.3, seed=9)[1:], start=1):
+        drawn = np.random.Generator(np.random.PCG64([9, number])).random(len(rows)) < 0.3
+        assert rows_by_part(split) == {
+            "train": rows[~drawn].tolist(),
+            "validation": rows[drawn].tolist(),
+            "test": first.test.items.tolist(),
+        }
+    for share in (0.0, 1.0, 1.5, -0.1):
+        with pytest.raises(DataError, match="for validation cannot be drawn"):
+            repeated_splits(first, 2, share=share, seed=0)
 
 
 @pytest.fixture(scope="module")
