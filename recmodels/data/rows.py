@@ -53,6 +53,9 @@ class Schema(Mapping[str, int]):
     def __contains__(self, name: object) -> bool:
         return name in self._sizes
 
+    def __hash__(self) -> int:
+        return hash(frozenset(self._sizes.items()))
+
     def __repr__(self) -> str:
         return f"Schema({self._sizes!r})"
 

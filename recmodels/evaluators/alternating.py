@@ -6,7 +6,7 @@ Source: AutoLossGen (SIGIR 2022, arXiv 2204.13160), section 3.3, and its code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,7 @@ class AlternatingEvaluator(RoundsEvaluator):
         )
         if state is not None:
             number = np.array([len(self.history) * self.epochs], np.int64)
-            self._inner = self._inner.starting_from(State(state.weights, state.optimizer, number))
+            self._inner = self._inner.starting_from(replace(state, epochs=number))
         self.start_value = value
         self._evaluations = []
         self._considered = 0
@@ -249,6 +249,7 @@ def _packed(state: State) -> dict[str, Any]:
         "weights": {name: tensor.numpy() for name, tensor in state.weights.items()},
         "optimizer": {name: tensor.numpy() for name, tensor in state.optimizer.items()},
         "epochs": state.epochs,
+        "seeds": state.seeds,
     }
 
 
@@ -257,4 +258,5 @@ def _unpacked(record: Mapping[str, Any]) -> State:
         {name: torch.from_numpy(array) for name, array in record["weights"].items()},
         {name: torch.from_numpy(array) for name, array in record["optimizer"].items()},
         np.asarray(record["epochs"], np.int64),
+        np.asarray(record["seeds"], np.int64),
     )

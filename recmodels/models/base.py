@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from gploss.registry import Registry
 from recmodels.data.rows import Schema
@@ -87,9 +88,20 @@ def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Mo
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA's
         model = factory(*arguments)
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
+        _give_shapes(model, schema)
     return model
+
+
+def _give_shapes(model: torch.nn.Module, schema: Schema) -> None:
+    """Let lazy parts of a model find out their shapes, and draw their weights, in a first call on two examples."""
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        modes = {part: part.training for part in model.modules()}
+        with torch.no_grad():
+            model.eval()(Batch(**{name: torch.arange(2) % size for name, size in schema.items()}))
+        for part in model.modules():
+            part.training = modes.get(part, True)
 
 
 def _takes_schema(factory: ModelFactory) -> bool:

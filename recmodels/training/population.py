@@ -39,6 +39,7 @@ class Chunk(ABC):
         members: who they are.
         problem: what they learn from.
         rules: how long they are trained, and what is kept.
+        origin: seed that their modules are made with.
 
     Attributes:
         courses: what happened to each member.
@@ -46,7 +47,8 @@ class Chunk(ABC):
         before: epochs that the start states have behind them.
     """
 
-    def __init__(self, members: Sequence[Member], problem: Problem, rules: Rules) -> None:
+    def __init__(self, members: Sequence[Member], problem: Problem, rules: Rules, origin: int) -> None:
+        self.origin = origin
         self.members = list(members)
         self.problem = problem
         self.seed = members[0].seed
@@ -138,8 +140,13 @@ class ChunkTrainer(Trainer):
         self._largest = largest
 
     @abstractmethod
-    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
-        """Return members that share seed and batches, with fresh weights."""
+    def chunk(
+        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+    ) -> Chunk:
+        """Return members that share seed and batches, with the weights that the seed `origin` gives."""
+
+    def _get_ready(self, problem: Problem) -> None:
+        """Find out, before anything is trained, how the model can be."""
 
     def describe(self, schema: Schema) -> dict[str, JSON]:
         """Return what results depend on beside problem, losses and members."""
@@ -168,6 +175,8 @@ class ChunkTrainer(Trainer):
             MemoryError: one member alone is too large for the device.
         """
         members = prepared(self, losses, members, problem, epochs, start)
+        if members:
+            self._get_ready(problem)
         judge, validation = problem.judge("validation", self.device), problem.rows("validation")
         rules = Rules(problem.metrics, epochs, self.protocol.patience, keep)
         courses: dict[int, Course] = {}
@@ -175,10 +184,16 @@ class ChunkTrainer(Trainer):
 
         def fit(rows: list[int]) -> None:
             begun = time.perf_counter()
-            chunk = self._chunk(losses, [members[row] for row in rows], problem, rules)
-            if start is not None:
-                chunk.load(start if len(start) == 1 else start.take(rows))
-            chunk.run(validation, judge, progress)
+            own = None if start is None else start if len(start) == 1 else start.take(rows)
+            first = members[rows[0]].seed if own is None else int(own.seeds[0])
+
+            def make() -> Chunk:
+                chunk = self.chunk(losses, [members[row] for row in rows], problem, rules, first)
+                if own is not None:
+                    chunk.load(own)
+                return chunk
+
+            chunk = self._train(make, lambda made: made.run(validation, judge, progress), problem.schema)
             courses.update(zip(rows, chunk.courses, strict=True))
             seconds[rows] = (time.perf_counter() - begun) / len(rows)
 
@@ -187,20 +202,27 @@ class ChunkTrainer(Trainer):
             fit_halving(rows, fit)
         return report_on([courses[row] for row in range(len(members))], seconds.tolist(), rules)
 
+    def _train(self, make: Callable[[], Chunk], train: Callable[[Chunk], None], schema: Schema) -> Chunk:
+        """Make a chunk, train it, and return it."""
+        chunk = make()
+        train(chunk)
+        return chunk
+
 
 def chunks(members: Sequence[Member], start: State | None, shared: Sequence[str], size: int) -> Iterator[list[int]]:
     """Yield positions of members that meet the same batches, at most `size` at a time.
 
     Args:
         members: with a value for every setting.
-        start: states that they go on from, or None: they must have the same number of epochs behind them.
+        start: states that they go on from, or None: they must have the same past and the same origin.
         shared: settings that the batches depend on, beside the seed.
         size: most members in a chunk.
     """
-    before = np.zeros(1, np.int64) if start is None else start.epochs
+    pasts = [(0, 0)] if start is None else list(zip(start.epochs.tolist(), start.seeds.tolist(), strict=True))
     together: dict[tuple[float, ...], list[int]] = {}
-    for position, (member, epochs) in enumerate(zip(members, np.resize(before, len(members)), strict=True)):
-        key = (member.seed, int(epochs), *(member.settings[name] for name in shared))
+    for position, member in enumerate(members):
+        past = pasts[position % len(pasts)]
+        key = (member.seed, *past, *(member.settings[name] for name in shared))
         together.setdefault(key, []).append(position)
     for positions in together.values():
         for first in range(0, len(positions), size):

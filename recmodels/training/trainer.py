@@ -61,26 +61,35 @@ class State:
         weights: (M, ...) tensors by parameter or buffer name, on the CPU.
         optimizer: (M, ...) tensors by parameter name; empty for plain SGD.
         epochs: (M,) int64, how many epochs each has been trained for.
+        seeds: (M,) int64, that each member's module was made with: what a module draws and keeps elsewhere than in
+            parameters and buffers comes from there again. By default 0.
     """
 
     weights: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, torch.Tensor]
     epochs: npt.NDArray[np.int64]
+    seeds: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", np.resize(self.seeds, len(self.epochs)))
 
     def __len__(self) -> int:
         return len(self.epochs)
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of weights, optimiser state and epochs: 32 hexadecimal digits."""
+        """Hash of everything in here: 32 hexadecimal digits."""
         digest = blake2b(digest_size=16)
         for group in (self.weights, self.optimizer):
             for name in sorted(group):
                 values = group[name].detach().cpu().contiguous()
                 digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-                digest.update(values.numpy().tobytes())
+                digest.update(
+                    values.reshape(-1).view(torch.uint8).numpy().tobytes()
+                )  # numpy knows fewer types than torch
             digest.update(b"end of group")
         digest.update(self.epochs.astype("<i8").tobytes())
+        digest.update(self.seeds.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def take(self, rows: Sequence[int]) -> State:
@@ -90,6 +99,7 @@ class State:
             {name: tensor[index] for name, tensor in self.weights.items()},
             {name: tensor[index] for name, tensor in self.optimizer.items()},
             self.epochs[np.asarray(rows, np.int64)],
+            self.seeds[np.asarray(rows, np.int64)],
         )
 
     @staticmethod
@@ -100,6 +110,7 @@ class State:
             {name: torch.cat([state.weights[name] for state in states]) for name in first.weights},
             {name: torch.cat([state.optimizer[name] for state in states]) for name in first.optimizer},
             np.concatenate([state.epochs for state in states]),
+            np.concatenate([state.seeds for state in states]),
         )
 
 

@@ -18,14 +18,15 @@ from gploss.compute.on_tensors import launching_on
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.tasks.pointwise import POINTWISE
-from recmodels.data.rows import Rows, Schema
+from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
-from recmodels.models.mf import MF
 from recmodels.training.arguments import given_protocol
 from recmodels.training.course import Rules
 from recmodels.training.epoch_index import EpochIndex
+from recmodels.training.fused.layout import OtherModelError, check_lookups, vector_size
+from recmodels.training.plain.proof import Proof
 from recmodels.training.population import Chunk, ChunkTrainer, fit_halving
-from recmodels.training.problem import Problem
+from recmodels.training.problem import Problem, bounds_of
 from recmodels.training.protocol import Protocol
 from recmodels.training.trainer import Member, State, formulas_only
 
@@ -78,13 +79,43 @@ class TritonTrainer(ChunkTrainer):
         if self.device.type != "cuda" and not interpreted():
             raise ValueError("the Triton trainer needs a CUDA device; on the CPU use another trainer")
         self.chunk_size = chunk_size
+        self._proven: set[Schema] = set()
 
-    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
-        return _Chunk(self, formulas_only(losses, self.name), members, problem, rules)
+    def prove(self, batches: Batches) -> None:
+        """Hold the kernel to the user's own module, on a few batches; see `FusedTrainer.prove`.
+
+        Raises:
+            OtherModelError: the model is not matrix factorisation as the kernel computes it.
+        """
+        self._module(batches.rows.schema, seed=0)
+        proof = Proof(self.model, self.protocol, batches, str(self.device))
+        check_lookups(self.name, proof)
+        candidate = TritonTrainer(self.model, proof.protocol, device=str(self.device))
+        candidate._proven.add(batches.rows.schema)
+        reason = proof.why_not(candidate)
+        if reason is not None:
+            raise OtherModelError(self.name, reason)
+
+    def _get_ready(self, problem: Problem) -> None:
+        settings = {name: own.default for name, own in self.settings(problem).items()}
+        self._prove_once(problem.batches(0, 0, settings))
+
+    def _prove_once(self, batches: Batches) -> None:
+        """Prove it once for all problems with the same columns."""
+        if batches.rows.schema not in self._proven:
+            self.prove(batches)
+            self._proven.add(batches.rows.schema)
+
+    def chunk(
+        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+    ) -> Chunk:
+        """Return members that share seed and batches, with the weights that the seed `origin` gives."""
+        return _Chunk(self, formulas_only(losses, self.name), members, problem, rules, origin)
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
         scores = np.empty((len(states), len(rows)), np.float32)
+        self._prove_once(Batches(rows, bounds_of(len(rows), self.protocol.batch_size)))
 
         def predict(places: list[int]) -> None:
             part = states.take(places)
@@ -97,12 +128,9 @@ class TritonTrainer(ChunkTrainer):
             fit_halving(list(range(first, min(first + self.chunk_size, len(states)))), predict)
         return scores
 
-    def _module(self, schema: Schema, seed: int) -> MF:
+    def _module(self, schema: Schema, seed: int) -> torch.nn.Module:
         module = build_model(self.model, schema, seed)
-        if type(module) is not MF:
-            raise ValueError(
-                f"the Triton trainer knows MF only, not {type(module).__name__}; use the stacked trainer"
-            )
+        vector_size(module, schema)
         return module
 
     def new_weights(self, schema: Schema, seed: int, count: int) -> Weights:
@@ -134,7 +162,7 @@ class Weights:
     tables: dict[str, torch.Tensor]
 
     @staticmethod
-    def of(module: MF, count: int, device: torch.device) -> Weights:
+    def of(module: torch.nn.Module, count: int, device: torch.device) -> Weights:
         """Return `count` copies of a model."""
         state = module.state_dict()
         shared = {name: state[name] for name in (*_VECTORS, *_BIASES)} | {_DENSE: state[_GLOBAL].reshape(1)}
@@ -204,14 +232,20 @@ class _Chunk(Chunk):
     """Candidates in one launch an epoch."""
 
     def __init__(
-        self, trainer: TritonTrainer, losses: Program, members: Sequence[Member], problem: Problem, rules: Rules
+        self,
+        trainer: TritonTrainer,
+        losses: Program,
+        members: Sequence[Member],
+        problem: Problem,
+        rules: Rules,
+        origin: int,
     ) -> None:
         protocol = trainer.protocol
-        super().__init__(members, problem, rules)
+        super().__init__(members, problem, rules, origin)
         self.protocol = protocol
         self.device = trainer.device
         self.validation: tuple[Rows, _Ids] | None = None
-        self.weights = trainer.new_weights(problem.schema, self.seed, len(members))
+        self.weights = trainer.new_weights(problem.schema, origin, len(members))
         self.is_adagrad = protocol.optimizer == "adagrad"
         self.sums = (
             {
@@ -324,7 +358,7 @@ class _Chunk(Chunk):
         places = self.places[torch.tensor(positions, dtype=torch.int64, device=self.device)]
         sums = {name: own.index_select(0, places).cpu() for name, own in self.sums.items() if self.is_adagrad}
         done = np.full(len(positions), self.before + epoch + 1, np.int64)
-        return State(self.weights.state(places), sums, done)
+        return State(self.weights.state(places), sums, done, np.full(len(positions), self.origin, np.int64))
 
 
 def _power_of_two(size: int) -> int:

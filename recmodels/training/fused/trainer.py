@@ -7,7 +7,7 @@ import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 import numpy as np
@@ -24,13 +24,14 @@ from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
 from recmodels.models.description import describe_model
-from recmodels.models.mf import MF
 from recmodels.training.arguments import given_model, given_protocol
 from recmodels.training.course import Course, Rules, report_on
+from recmodels.training.fused.layout import Layout, OtherModelError, check_lookups, check_tensors, vector_size
 from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
-from recmodels.training.fused.workspace import Layout, Workspace, inputs_beside_score
+from recmodels.training.fused.workspace import Workspace, inputs_beside_score
+from recmodels.training.plain.proof import Proof
 from recmodels.training.population import chunks
-from recmodels.training.problem import Judge, Problem
+from recmodels.training.problem import Judge, Problem, bounds_of
 from recmodels.training.protocol import Protocol
 from recmodels.training.trainer import (
     EpochsDone,
@@ -43,19 +44,8 @@ from recmodels.training.trainer import (
     prepared,
 )
 
-_ONE_EACH: Final = Schema({"user": 1, "item": 1})
-
 #: Validation scores that are gathered at most before they are measured.
 _SCORES_AT_A_TIME: Final = 2**16
-
-
-def can_train(model: ModelFactory) -> bool:
-    """Tell whether the fused trainer knows a model: `MF` itself, with all of its weights to be trained."""
-    try:
-        module = build_model(model, _ONE_EACH, seed=0)
-    except LookupError:  # made of other columns
-        return False
-    return type(module) is MF and all(parameter.requires_grad for parameter in module.parameters())
 
 
 class FusedTrainer(Trainer):
@@ -71,13 +61,14 @@ class FusedTrainer(Trainer):
     A member with a gradient or score that is not finite ends at once. The state that is kept of it is of no use.
 
     Args:
-        model: makes an `MF` for a number of users and items.
+        model: makes an `MF` for a number of users and items, or what is the same: before it is first trained, a few
+            batches of the problem show whether it is.
         protocol: optimiser, batch size, clipping, patience.
         device: "auto" or "cpu".
         n_jobs: candidates that are trained at the same time; by default as many as there are cores.
 
     Raises:
-        ValueError: the model is another one, or the device is not the CPU.
+        ValueError: the device is not the CPU.
     """
 
     name: ClassVar[str] = "fused"
@@ -88,15 +79,11 @@ class FusedTrainer(Trainer):
         if device not in ("auto", "cpu"):
             raise ValueError(f"the fused trainer runs on the CPU, not on {device!r}; use StackedTrainer for that")
         jobs = None if n_jobs is None else whole_number("n_jobs", n_jobs, least=1)
-        if not can_train(given_model(model)):
-            raise ValueError(
-                "the fused trainer knows the model MF only, of users and items, with all of its weights to be "
-                "trained; use StackedTrainer"
-            )
-        self.model = model
+        self.model = given_model(model)
         self.protocol = given_protocol(protocol)
         self.n_jobs = jobs or _available_cores()
         self._last: _Shared | None = None
+        self._layouts: dict[Schema, Layout] = {}
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_last": None}
@@ -110,18 +97,55 @@ class FusedTrainer(Trainer):
             "model": describe_model(self.model, schema),
         }
 
-    def prepare(self, losses: Program) -> None:
+    def prove(self, batches: Batches) -> Layout:
+        """Hold the kernel to the user's own module, on a few batches.
+
+        Args:
+            batches: of the problem, real ones.
+
+        Returns:
+            Where the model's weights are.
+
+        Raises:
+            OtherModelError: the model is not matrix factorisation as the kernel computes it.
+            ValueError: the model cannot be trained at all, or there are too many users and items.
+        """
+        schema = batches.rows.schema
+        size = vector_size(build_model(self.model, schema, seed=0), schema)
+        if schema["user"] + schema["item"] >= MOST_ROWS:
+            raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
+        layout = Layout(schema["user"], schema["item"], size)
+        proof = Proof(self.model, self.protocol, batches, "cpu")
+        check_lookups(self.name, proof)
+        candidate = FusedTrainer(self.model, proof.protocol, n_jobs=1)
+        candidate._layouts[schema] = layout
+        reason = proof.why_not(candidate)
+        if reason is not None:
+            raise OtherModelError(self.name, reason)
+        return layout
+
+    def _layout(self, batches: Batches) -> Layout:
+        """Return where the weights of the model are; once for all problems with the same columns."""
+        schema = batches.rows.schema
+        if schema not in self._layouts:
+            self._layouts[schema] = self.prove(batches)
+        return self._layouts[schema]
+
+    def prepare(self, losses: Program, layout: Layout) -> None:
         """Compile what is not in the cache yet, which takes some seconds; `fit` does so first.
 
         Args:
             losses: at least one.
+            layout: of the model.
         """
         nothing = np.zeros(1, np.int64)
         inputs = inputs_beside_score(losses)
-        rows = Rows(_ONE_EACH, {"user": nothing, "item": nothing}, dict.fromkeys(inputs, np.zeros(1, np.float32)))
-        module = build_model(self.model, _ONE_EACH, seed=0)
-        workspace = Workspace(self._layout(_ONE_EACH), self.protocol, losses.tables, losses.most_slots)
-        workspace.begin(_weights(module), None)
+        one_each = Schema({"user": 1, "item": 1})
+        rows = Rows(one_each, {"user": nothing, "item": nothing}, dict.fromkeys(inputs, np.zeros(1, np.float32)))
+        workspace = Workspace(
+            replace(layout, n_users=1, n_items=1), self.protocol, losses.tables, losses.most_slots
+        )
+        workspace.begin({name: weight[0] for name, weight in workspace.weights().items()}, None)
         member = Member(0, 0, complete({}, self.protocol.settings()))
         workspace.train(losses, member, lay_out(Batches(rows, np.array([0, 1])), inputs))
         workspace.score(nothing, nothing, np.empty(1, np.float32))
@@ -144,9 +168,9 @@ class FusedTrainer(Trainer):
         """
         program = formulas_only(losses, self.name)
         members = prepared(self, program, members, problem, epochs, start)
-        layout = self._layout(problem.schema)
+        layout = self._layout(problem.batches(0, 0, complete({}, self.settings(problem))))
         if members:
-            self.prepare(program)
+            self.prepare(program, layout)
         if start is not None:
             self._check_start(start, layout)
         rules = Rules(problem.metrics, epochs, self.protocol.patience, keep)
@@ -163,30 +187,19 @@ class FusedTrainer(Trainer):
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
-        workspace = Workspace(self._layout(rows.schema), self.protocol, Tables.of(POINTWISE), 1)
-        _check_tensors("weights", states.weights, workspace.weights())
+        layout = self._layout(Batches(rows, bounds_of(len(rows), self.protocol.batch_size)))
+        workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
+        check_tensors("weights", states.weights, workspace.weights())
         scores = np.empty((len(states), len(rows)), np.float32)
         for row, own in enumerate(scores):
             workspace.begin(_member(states.weights, row), None)
             workspace.score(rows.features["user"], rows.features["item"], own)
         return scores
 
-    def _layout(self, schema: Schema) -> Layout:
-        """Return where the weights of a model for some columns are.
-
-        Raises:
-            ValueError: there are too many users and items.
-        """
-        users, items = schema["user"], schema["item"]
-        if users + items >= MOST_ROWS:
-            raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
-        module = build_model(self.model, _ONE_EACH, seed=0)
-        return Layout(users, items, module.get_parameter("user_embedding.weight").shape[1])
-
     def _check_start(self, start: State, layout: Layout) -> None:
         workspace = Workspace(layout, self.protocol, Tables.of(POINTWISE), 1)
-        _check_tensors("weights", start.weights, workspace.weights())
-        _check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
+        check_tensors("weights", start.weights, workspace.weights())
+        check_tensors("optimizer state", start.optimizer, workspace.optimizer_state())
 
     def _jobs(
         self, losses: Program, members: Sequence[Member], problem: Problem, start: State | None
@@ -197,11 +210,13 @@ class FusedTrainer(Trainer):
             shared = self._shared(problem, members[rows[0]], inputs)
             for row in rows:
                 if start is None:
-                    yield _Job(row, members[row], shared.orders, shared.weights, None, 0)
+                    seed = members[row].seed
+                    yield _Job(row, members[row], shared.orders, shared.weights, None, 0, seed)
                 else:
                     own = row if len(start) > 1 else 0
                     weights, optimizer = _member(start.weights, own), _member(start.optimizer, own)
-                    yield _Job(row, members[row], shared.orders, weights, optimizer, int(start.epochs[own]))
+                    past = int(start.epochs[own]), int(start.seeds[own])
+                    yield _Job(row, members[row], shared.orders, weights, optimizer, *past)
 
     def _shared(self, problem: Problem, member: Member, inputs: tuple[str, ...]) -> _Shared:
         """Return what members with a member's batches share; the last is kept, as a search asks for no other."""
@@ -242,6 +257,7 @@ class _Job:
         weights: to begin with.
         optimizer: state to begin with, or None.
         before: epochs that the weights have behind them.
+        origin: seed that the model was made with.
     """
 
     row: int
@@ -250,6 +266,7 @@ class _Job:
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor] | None
     before: int
+    origin: int
 
 
 @dataclass(frozen=True)
@@ -358,7 +375,8 @@ class _Training:
     def _keep_if(self, keeps: bool) -> None:
         if keeps:
             epochs = np.array([self.job.before + self.course.epochs], np.int64)
-            self.course.state = State(self.workspace.weights(), self.workspace.optimizer_state(), epochs)
+            origin = np.array([self.job.origin], np.int64)
+            self.course.state = State(self.workspace.weights(), self.workspace.optimizer_state(), epochs, origin)
 
 
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -367,21 +385,6 @@ def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _member(tensors: Mapping[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
     return {name: tensor[row] for name, tensor in tensors.items()}
-
-
-def _check_tensors(what: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Compare names and shapes, but for the number of members."""
-    if found.keys() != wanted.keys():
-        raise ValueError(
-            f"these states belong to another model or optimizer: "
-            f"their {what} hold {sorted(found)}, not {sorted(wanted)}"
-        )
-    for name, tensor in wanted.items():
-        if found[name].shape[1:] != tensor.shape[1:]:
-            raise ValueError(
-                f"these states belong to another model: {what} {name} of a member has the shape "
-                f"{tuple(found[name].shape[1:])} there, and {tuple(tensor.shape[1:])} here"
-            )
 
 
 def _available_cores() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -34,85 +33,14 @@ from recmodels.training.fused.arguments import (
     Settings,
     Table,
 )
+from recmodels.training.fused.layout import VECTOR_NAMES, Layout, aligned
+from recmodels.training.plain.single import DENSE
 from recmodels.training.protocol import Protocol
 from recmodels.training.trainer import Member
 from recmodels.training.vectors import LANES
 
 _SOURCE: Final = Path(__file__).with_name("mf_kernel.py")
 _STEPS: Final = Path(__file__).with_name("mf_steps.py")
-
-_LINE: Final = 64  # bytes that the processor moves at a time
-
-#: Names of MF's embedding tables and of their biases, users first. The global bias goes by another name in the
-#: state of an optimiser, which is kept for all small weights of a model together.
-_VECTOR_NAMES: Final = ("user_embedding.weight", "item_embedding.weight")
-_BIAS_NAMES: Final = ("user_bias.weight", "item_bias.weight")
-_GLOBAL_BIAS: Final = "global_bias"
-_DENSE: Final = "dense"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where MF's weights are in the table of the kernel: users first, then items.
-
-    Attributes:
-        n_users: number of users.
-        n_items: number of items.
-        size: length of a vector.
-    """
-
-    n_users: int
-    n_items: int
-    size: int
-
-    @property
-    def rows(self) -> int:
-        """Users and items together."""
-        return self.n_users + self.n_items
-
-    @property
-    def width(self) -> int:
-        """Length of a row, which ends in zeros."""
-        return -(-self.size // LANES) * LANES
-
-    def sides(self) -> tuple[slice, slice]:
-        """Rows of the users, and of the items."""
-        return slice(0, self.n_users), slice(self.n_users, self.rows)
-
-    def zeros(self) -> Table:
-        """Make a table of zeros."""
-        return Table(aligned(self.rows, self.width), aligned(self.rows + 1))
-
-    def put(self, table: Table, tensors: Mapping[str, torch.Tensor], suffix: str = "") -> None:
-        """Write one member's tensors into a table.
-
-        Args:
-            table: written.
-            tensors: by parameter name, without a dimension for members.
-            suffix: which of the optimiser's tensors.
-        """
-        for name, rows in zip(_VECTOR_NAMES, self.sides(), strict=True):
-            table.vectors[rows, : self.size] = tensors[name + suffix].numpy()
-        for name, rows in zip(_BIAS_NAMES, self.sides(), strict=True):
-            table.biases[:-1][rows] = tensors[name + suffix].numpy().reshape(-1)
-        last = tensors[_GLOBAL_BIAS] if _GLOBAL_BIAS in tensors else tensors[_DENSE + suffix]
-        table.biases[-1] = float(last)
-
-    def weights(self, table: Table) -> dict[str, torch.Tensor]:
-        """Return copies of a candidate's weights, with a dimension of 1 for members."""
-        return self._embeddings(table, "") | {_GLOBAL_BIAS: torch.tensor(table.biases[-1:])}
-
-    def optimizer_state(self, table: Table, suffix: str = "") -> dict[str, torch.Tensor]:
-        """Return the same in the shape of optimiser state."""
-        return self._embeddings(table, suffix) | {_DENSE + suffix: torch.tensor(table.biases[None, -1:])}
-
-    def _embeddings(self, table: Table, suffix: str) -> dict[str, torch.Tensor]:
-        tensors = {}
-        for name, rows in zip(_VECTOR_NAMES, self.sides(), strict=True):
-            tensors[name + suffix] = torch.tensor(table.vectors[None, rows, : self.size])
-        for name, rows in zip(_BIAS_NAMES, self.sides(), strict=True):
-            tensors[name + suffix] = torch.tensor(table.biases[:-1][None, rows, None])
-        return tensors
 
 
 class Workspace:
@@ -184,9 +112,9 @@ class Workspace:
         if self.is_adam:
             layout.put(state.first, optimizer, "/first")
             layout.put(state.second, optimizer, "/second")
-            for name, rows in zip(_VECTOR_NAMES, layout.sides(), strict=True):
+            for name, rows in zip(VECTOR_NAMES, layout.sides(), strict=True):
                 state.steps[:-1][rows] = optimizer[f"{name}/steps"].numpy()
-            state.steps[-1] = int(optimizer[f"{_DENSE}/steps"])
+            state.steps[-1] = int(optimizer[f"{DENSE}/steps"])
         else:
             layout.put(state.first, optimizer)
 
@@ -238,9 +166,9 @@ class Workspace:
             return self.layout.optimizer_state(first)
         state = self.layout.optimizer_state(first, "/first")
         state |= self.layout.optimizer_state(second, "/second")
-        for name, rows in zip(_VECTOR_NAMES, self.layout.sides(), strict=True):
+        for name, rows in zip(VECTOR_NAMES, self.layout.sides(), strict=True):
             state[f"{name}/steps"] = torch.tensor(steps[:-1][None, rows])
-        return state | {f"{_DENSE}/steps": torch.tensor(steps[None, -1:])}
+        return state | {f"{DENSE}/steps": torch.tensor(steps[None, -1:])}
 
 
 def _fill(table: Table, value: float) -> None:
@@ -269,14 +197,6 @@ def _loss_of(program: Program, k: int) -> Loss:
 def inputs_beside_score(losses: Program) -> tuple[str, ...]:
     """Return the names of what some losses read beside the score."""
     return tuple(name for name in losses.uses if name != losses.task.score)
-
-
-def aligned(*shape: int) -> Floats:
-    """Return zeros, float32, that begin where a line of the cache begins."""
-    size = math.prod(shape) * 4
-    memory = np.zeros(size + _LINE, np.uint8)
-    first = -memory.ctypes.data % _LINE
-    return memory[first : first + size].view(np.float32).reshape(shape)
 
 
 @lru_cache(maxsize=8)

@@ -1,14 +1,15 @@
 """M copies of one module in one set of tensors.
 
-Any module works. Those of its `torch.nn.Embedding` tables that are looked up with the batch's own ids are handled
-by rows: the rows that a batch touches are read first and given to the module in the table's place, so that neither
-the gradient nor the optimiser ever sees the whole table.
+Most modules can be stacked; `recmodels.training.plain.proof` finds out which. Those of its `torch.nn.Embedding`
+tables that are looked up with the batch's own ids are handled by rows: the rows that a batch touches are read first
+and given to the module in the table's place, so that neither the gradient nor the optimiser ever sees the whole
+table.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -16,7 +17,8 @@ import torch
 from torch.func import functional_call
 
 from recmodels.models.base import Batch
-from recmodels.training.stacked.lookups import row_wise_tables
+from recmodels.training.plain.lookups import row_wise_tables
+from recmodels.training.plain.proof import OtherwiseError, first_line
 from recmodels.training.stacked.steady import make_steady, members_in_front
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
@@ -47,19 +49,36 @@ class Stack:
         count: M.
         example: a small batch, to see which ids each embedding table is looked up with.
         device: where the stack lives.
+        leading: whether the members are a leading dimension of all tensors, which takes a third of the time of
+            mapping the module over them and is right for many modules, but not for all.
+        idle: names of parameters that are in no gradient.
 
     Attributes:
         fields: the column of ids that each row-wise table is looked up with.
         tables: (rows, M, d) row-wise embedding tables by parameter name.
         flat: (M, P) all other parameters, one after the other.
-        buffers: (M, ...) buffers, and parameters that are not to be trained, by name.
+        buffers: (M, ...) buffers, and parameters that are not trained, by name.
+        idle: those of them that a module might train and does not.
 
     Raises:
-        ValueError: the module does not map a batch to scores, or has nothing to train.
+        ValueError: the module does not map a batch to scores, or has nothing to train, or weights that are not
+            float32.
     """
 
-    def __init__(self, module: torch.nn.Module, count: int, example: Batch, device: torch.device) -> None:
-        self.fields = row_wise_tables(module, example)
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        count: int,
+        example: Batch,
+        device: torch.device,
+        *,
+        leading: bool = False,
+        idle: Collection[str] = (),
+    ) -> None:
+        _check_types(module)
+        self.idle = {name for name, own in module.named_parameters() if own.requires_grad and name in idle}
+        found = row_wise_tables(module, example)
+        self.fields = {name: column for name, column in found.items() if name not in idle}
         self._columns = tuple(example)
         self._skeleton = _skeleton(module, self.fields)
         self.tables: dict[str, torch.Tensor] = {}
@@ -70,7 +89,7 @@ class Stack:
             weight = parameter.detach().to(device)
             if name in self.fields:
                 self.tables[name] = weight.unsqueeze(1).repeat(1, count, 1)
-            elif parameter.requires_grad:
+            elif parameter.requires_grad and name not in idle:
                 self._shapes[name] = weight.shape
                 dense.append(weight.reshape(-1))
             else:
@@ -96,7 +115,7 @@ class Stack:
             for leaf in tensors
             if (name := f"{path}.{leaf}" if path else leaf) in own
         ]
-        self._members_can_lead = self._compare_ways()
+        self._leads = leading
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -120,16 +139,24 @@ class Stack:
             rows: (M, B, d) by table name: each sample's row.
             dense: (M, ...) all other parameters by name.
             training: batch statistics and dropout (the same mask for all members) are on.
+
+        Raises:
+            OtherwiseError: the module cannot do that for many members.
         """
-        weights = {**dense, **rows}
-        return (
-            self._lead(weights, self.buffers, batch, training)
-            if self._members_can_lead
-            else self._map(weights, self.buffers, batch, training)
-        )
+        way = self._lead if self._leads else self._map
+        try:
+            scores = way({**dense, **rows}, self.buffers, batch, training)
+        except torch.OutOfMemoryError:
+            raise  # fewer members at a time may do
+        except Exception as error:  # whatever the module says to members
+            raise OtherwiseError(first_line(error)) from error
+        count = len(next(iter(batch.values())))
+        if not isinstance(scores, torch.Tensor) or scores.shape != (len(self), count):
+            raise OtherwiseError("scores of many members have another shape")
+        return scores
 
     def _map(self, weights: Tensors, buffers: Tensors, batch: Batch, training: bool) -> torch.Tensor:
-        """Map the module over the members, which any module allows."""
+        """Map the module over the members."""
         if self._skeleton.training != training:
             self._skeleton.train(training)
         return self._mapped(weights, buffers, batch)
@@ -154,44 +181,11 @@ class Stack:
         """Whether a parameter has to be (M, 1, ...), to stand beside (M, B, ...)."""
         return name not in self._as_they_are and len(self._shapes[name]) < 2
 
-    def _compare_ways(self) -> bool:
-        """Try on two members and two small batches whether the members can lead: the scores must be the same."""
-        generator = torch.Generator().manual_seed(0)
-        device = self.flat.device
-
-        def near(tensor: torch.Tensor) -> torch.Tensor:
-            noise = torch.randn(tensor.shape, generator=generator).to(device)
-            return tensor + noise if tensor.is_floating_point() else tensor.clone()
-
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            dense = {name: near(weight[:2]) for name, weight in self.dense().items()}
-            for size, training in ((3, True), (5, True), (3, False)):
-                ids = torch.zeros(size, dtype=torch.int64, device=device)
-                batch = Batch(**dict.fromkeys(self._columns, ids))
-                rows = {
-                    name: near(table[:1, :2].transpose(0, 1).repeat(1, size, 1))
-                    for name, table in self.tables.items()
-                }
-                results = []
-                for way in (self._map, self._lead):
-                    torch.manual_seed(size)
-                    buffers = {name: buffer[:2].clone() for name, buffer in self.buffers.items()}
-                    try:
-                        results.append((way(dense | rows, buffers, batch, training), buffers))
-                    except Exception:  # whatever the module says to a dimension that it does not expect
-                        return False
-                (mapped, kept), (leading, moved) = results
-                if mapped.shape != leading.shape or not torch.allclose(mapped, leading, 1e-3, 1e-4, equal_nan=True):
-                    return False
-                if not all(torch.allclose(kept[name].float(), moved[name].float(), 1e-3, 1e-4) for name in kept):
-                    return False
-        return True
-
     def keep_members(self, index: torch.Tensor) -> None:
         """Drop all members but those of the index (m,)."""
         self.tables = {name: table.index_select(1, index) for name, table in self.tables.items()}
         self.flat = self.flat.index_select(0, index)
-        self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
+        self.buffers = {name: buffer.detach().index_select(0, index) for name, buffer in self.buffers.items()}
 
     def weights(self, members: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return copies of the weights and buffers of the members of an index (m,), members first, on the CPU."""
@@ -236,6 +230,12 @@ def copy_state(name: str, target: torch.Tensor, source: torch.Tensor) -> None:
             f"and {tuple(target.shape)} here"
         )
     target.copy_(source)
+
+
+def _check_types(module: torch.nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ValueError(f"{name} is {str(parameter.dtype).removeprefix('torch.')}, not float32")
 
 
 def _skeleton(module: torch.nn.Module, tables: Iterable[str]) -> torch.nn.Module:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import ClassVar, Final
 
 import numpy as np
@@ -14,6 +17,9 @@ from gploss.compute.losses import Losses, LossKernel
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
+from recmodels.training.plain.proof import OtherwiseError, Proof, first_line
+from recmodels.training.plain.single import DENSE
+from recmodels.training.plain.trainer import SCORING_BATCH, PlainTrainer, batch_seeds, random_numbers
 from recmodels.training.population import Chunk, ChunkTrainer
 from recmodels.training.problem import Problem, bounds_of
 from recmodels.training.protocol import Protocol
@@ -27,11 +33,28 @@ from recmodels.training.trainer import Member, State
 #: Members in one set of tensors: enough to hide torch's overhead, few enough to stay in the caches.
 STACK_SIZE: Final = 32
 
-#: Examples scored at a time outside of training.
-SCORING_BATCH: Final = 1024
 
-_DROPOUT: Final = 2  # purpose of random numbers, beside the seed
-_DENSE: Final = "dense"  # name of the stack's flat parameters in the optimiser state
+class Way(StrEnum):
+    """How a module is trained, the fastest first."""
+
+    LEADING = "the members are a leading dimension"
+    MAPPED = "mapped over the members"
+    ONE_BY_ONE = "one by one"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found out about a module.
+
+    Attributes:
+        way: how it is trained.
+        reason: why no faster.
+        idle: names of parameters that are in no gradient.
+    """
+
+    way: Way
+    reason: str | None = None
+    idle: frozenset[str] = frozenset()
 
 
 class StackedTrainer(ChunkTrainer):
@@ -40,6 +63,10 @@ class StackedTrainer(ChunkTrainer):
     Weights of a chunk of members are stacked in one tensor a parameter, scores come from
     `torch.vmap` over `torch.func.functional_call`, d loss/d score from the compiled loss programs, and one backward
     pass carries it to the weights. Members that share a seed share initial weights, batches and dropout masks.
+
+    Before a model is first trained, a few batches of the problem show whether that gives what plain torch gives
+    with the user's own module (`recmodels.training.plain.proof`). Where it does not, members are trained one by one
+    in plain torch, and a warning says why.
 
     Args:
         model: makes a module for the columns of a problem.
@@ -59,25 +86,108 @@ class StackedTrainer(ChunkTrainer):
         stack_size = whole_number("stack_size", stack_size, least=1)
         super().__init__(model, protocol, device=device, largest=stack_size)
         self.stack_size = stack_size
+        self.plans: dict[Schema, Plan] = {}
+        self._is_tried = False
+        self._plain = PlainTrainer(model, protocol, device=device, together=stack_size)
 
-    def _chunk(self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules) -> Chunk:
-        return _Chunk(self, losses, members, problem, rules)
+    def plan(self, batches: Batches) -> Plan:
+        """Find out how the model is trained: once for all problems with the same columns.
+
+        Args:
+            batches: of the problem, real ones.
+
+        Raises:
+            ValueError: the model cannot be trained at all.
+        """
+        schema = batches.rows.schema
+        if schema not in self.plans:
+            proof = Proof(self.model, self.protocol, batches, str(self.device))
+            plan = Plan(Way.MAPPED, None, proof.idle)
+            reason = proof.why_not(self._with(schema, plan, proof.protocol))
+            if reason is None:
+                leading = replace(plan, way=Way.LEADING)
+                reason = proof.why_not(self._with(schema, leading, proof.protocol))
+                plan = leading if reason is None else replace(plan, reason=reason)
+            else:
+                plan = self._one_by_one(reason, schema)
+            self.plans[schema] = plan
+        return self.plans[schema]
+
+    def _with(self, schema: Schema, plan: Plan, protocol: Protocol) -> StackedTrainer:
+        other = StackedTrainer(self.model, protocol, device=str(self.device), stack_size=2)
+        other.plans[schema] = plan
+        other._is_tried = True
+        return other
+
+    def _one_by_one(self, reason: str, schema: Schema) -> Plan:
+        warnings.warn(
+            f"{self._plain.described(schema)} is trained one by one in plain torch, some 5 to 15 times slower than "
+            f"in stacked tensors: {reason}",
+            stacklevel=2,
+        )
+        return Plan(Way.ONE_BY_ONE, reason)
+
+    def _get_ready(self, problem: Problem) -> None:
+        self.plan(problem.batches(0, 0, {name: own.default for name, own in self.settings(problem).items()}))
+
+    def chunk(
+        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+    ) -> Chunk:
+        """Return members that share seed and batches, with the weights that the seed `origin` gives."""
+        if self._plan_of(problem.schema).way is Way.ONE_BY_ONE:
+            return self._plain.chunk(losses, members, problem, rules, origin)
+        return _Chunk(self, losses, members, problem, rules, origin)
+
+    def _plan_of(self, schema: Schema) -> Plan:
+        return self.plans.get(schema, Plan(Way.MAPPED))
+
+    def _train(self, make: Callable[[], Chunk], train: Callable[[Chunk], None], schema: Schema) -> Chunk:
+        try:
+            return super()._train(make, train, schema)
+        except OtherwiseError as error:
+            self._go_slower(error, schema)
+        return self._train(make, train, schema)
+
+    def _go_slower(self, error: OtherwiseError, schema: Schema) -> None:
+        """Give up a way that a batch has shown to be none."""
+        if self._is_tried:
+            raise error
+        plan = self._plan_of(schema)
+        if plan.way is Way.LEADING:
+            self.plans[schema] = replace(plan, way=Way.MAPPED, reason=str(error))
+        else:
+            self.plans[schema] = self._one_by_one(str(error), schema)
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
         """Return scores (M, N); see `Trainer.predict`."""
-        parts = []
-        for first in range(0, len(states), self.stack_size):
-            part = states.take(range(first, min(first + self.stack_size, len(states))))
-            stack = self.new_stack(rows.schema, seed=0, count=len(part))
-            stack.load(part.weights)
-            parts.append(self.score(stack, rows).cpu().numpy())
-        return np.concatenate(parts)
+        if not len(states):
+            return np.empty((0, len(rows)), np.float32)
+        if self.plan(Batches(rows, bounds_of(len(rows), self.protocol.batch_size))).way is Way.ONE_BY_ONE:
+            return self._plain.predict(states, rows)
+        try:
+            return self._predict_stacked(states, rows)
+        except OtherwiseError as error:
+            self._go_slower(error, rows.schema)
+        return self.predict(states, rows)
+
+    def _predict_stacked(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:
+        scores = np.empty((len(states), len(rows)), np.float32)
+        for seed in np.unique(states.seeds):
+            places = np.flatnonzero(states.seeds == seed)
+            for first in range(0, len(places), self.stack_size):
+                own = places[first : first + self.stack_size].tolist()
+                stack = self.new_stack(rows.schema, int(seed), len(own))
+                stack.load(states.take(own).weights)
+                scores[own] = self.score(stack, rows).cpu().numpy()
+        return scores
 
     def new_stack(self, schema: Schema, seed: int, count: int) -> Stack:
         """Return `count` copies of the model as the seed initialises it."""
         module = build_model(self.model, schema, seed)
         example = Batch(**{name: torch.arange(4) % size for name, size in schema.items()})
-        return Stack(module, count, example, self.device)
+        plan = self._plan_of(schema)
+        leading = plan.way is Way.LEADING
+        return Stack(module, count, example, self.device, leading=leading, idle=plan.idle)
 
     def score(self, stack: Stack, rows: Rows) -> torch.Tensor:
         """Return scores (M, N) of a stack, dropout off, on the trainer's device."""
@@ -105,13 +215,14 @@ class _Chunk(Chunk):
         members: Sequence[Member],
         problem: Problem,
         rules: Rules,
+        origin: int,
     ) -> None:
-        super().__init__(members, problem, rules)
+        super().__init__(members, problem, rules, origin)
         self.trainer = trainer
         self.losses = losses
-        self.stack = trainer.new_stack(problem.schema, self.seed, len(members))
+        self.stack = trainer.new_stack(problem.schema, origin, len(members))
         self.optimizer = self._new_optimizer()
-        self.accumulators = self.optimizer.fresh_state(self.stack.tables | {_DENSE: self.stack.flat})
+        self.accumulators = self.optimizer.fresh_state(self.stack.tables | {DENSE: self.stack.flat})
 
     def _new_optimizer(self) -> Optimizer:
         rates, decays = self.column("learning_rate"), self.column("weight_decay")
@@ -134,21 +245,17 @@ class _Chunk(Chunk):
         rows = [self.members[position].loss for position in self.alive]
         losses = self.losses.kernel(rows, device)
         batches = self.batches(epoch)
-        seeds = _random_seeds(len(batches), self.seed, _DROPOUT, self.before + epoch)
+        seeds = batch_seeds(self.seed, self.before + epoch, len(batches))
         self.optimizer.begin_epoch(len(batches))
         dense = {name: weight.requires_grad_() for name, weight in self.stack.dense().items()}
-        generator = _global_generator(device)  # dropout has no other
-        before = generator.get_state()
 
         def work(feed: Feed) -> None:
             self._train_batch(feed, dense, losses)
 
-        run = _runner(work, generator, device)
-        try:
+        with random_numbers(device) as generator:  # dropout has no other
+            run = _runner(work, generator, device)
             for feed, seed in zip(feeds(batches, device), seeds, strict=True):
                 run(feed, seed)
-        finally:
-            generator.set_state(before)
         self.optimizer.end_epoch(self.stack.tables)
         return losses.diverged()
 
@@ -158,18 +265,36 @@ class _Chunk(Chunk):
             name: optimizer.read_rows(name, table, places[stack.fields[name]]).requires_grad_()
             for name, table in stack.tables.items()
         }
-        scores = stack.scores(feed.batch, rows_read, dense, training=True)
-        slopes = losses.slopes(scores, feed.inputs, feed.weights)
-        leaves = [*rows_read.values(), *dense.values()]
-        gradients = torch.autograd.grad(scores, leaves, slopes, materialize_grads=True)
+        gradients = self._gradients(feed, rows_read, dense, losses)
         with torch.no_grad():
             for (name, table), gradient in zip(stack.tables.items(), gradients, strict=False):
                 own = self.accumulators.get(name)
                 optimizer.step_rows(name, table, own, places[stack.fields[name]], gradient)
             if dense:
                 flat = torch.cat([part.reshape(len(stack), -1) for part in gradients[len(stack.tables) :]], dim=1)
-                optimizer.step_dense(stack.flat, self.accumulators.get(_DENSE), flat)
+                optimizer.step_dense(stack.flat, self.accumulators.get(DENSE), flat)
         optimizer.end_batch()
+
+    def _gradients(
+        self, feed: Feed, rows: Mapping[str, torch.Tensor], dense: Mapping[str, torch.Tensor], losses: LossKernel
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the gradients of rows and dense weights; idle ones must still be in none."""
+        stack = self.stack
+        idle = {name: stack.buffers[name].requires_grad_() for name in stack.idle}
+        names = [*rows, *dense, *idle]
+        leaves = [*rows.values(), *dense.values(), *idle.values()]
+        scores = stack.scores(feed.batch, rows, dense, training=True)
+        slopes = losses.slopes(scores, feed.inputs, feed.weights)
+        try:
+            gradients = torch.autograd.grad(scores, leaves, slopes, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise  # fewer members at a time may do
+        except Exception as error:  # whatever the module says to members
+            raise OtherwiseError(first_line(error)) from error
+        for name, gradient in zip(names, gradients, strict=True):
+            if (gradient is None) is not (name in idle):
+                raise OtherwiseError(f"only some batches give {name} a gradient")
+        return gradients[: len(names) - len(idle)]
 
     def _score(self, rows: Rows) -> torch.Tensor:
         return self.trainer.score(self.stack, rows)
@@ -195,13 +320,8 @@ class _Chunk(Chunk):
             self.stack.weights(index),
             {name: tensor.contiguous().cpu() for name, tensor in accumulators.items()},
             np.full(len(positions), self.before + epoch + 1, np.int64),
+            np.full(len(positions), self.origin, np.int64),
         )
-
-
-def _random_seeds(count: int, *entropy: int) -> list[int]:
-    """Seeds for torch from whole numbers of at least 0."""
-    seeds = np.random.SeedSequence(entropy).generate_state(count, np.uint64) >> np.uint64(1)
-    return [int(seed) for seed in seeds]
 
 
 def _runner(
@@ -216,9 +336,3 @@ def _runner(
         work(feed)
 
     return run
-
-
-def _global_generator(device: torch.device) -> torch.Generator:
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    return torch.default_generator

@@ -19,7 +19,7 @@ from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
 from recmodels.training.fused import trainer as fused
 from recmodels.training.fused.orders import Orders
-from recmodels.training.fused.trainer import FusedTrainer, can_train
+from recmodels.training.fused.trainer import FusedTrainer
 from recmodels.training.protocol import PAPER, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
 from recmodels.training.trainer import Member, Outcome, TrainReport
@@ -185,7 +185,7 @@ def test_an_error_in_one_member_ends_the_fit(monkeypatch: pytest.MonkeyPatch) ->
         raise MemoryError("too little")
 
     monkeypatch.setattr(Orders, "of", fail)
-    monkeypatch.setattr(FusedTrainer, "prepare", lambda self, losses: None)
+    monkeypatch.setattr(FusedTrainer, "prepare", lambda self, losses, layout: None)
     with pytest.raises(MemoryError, match="too little"):
         fit(PAPER, members_of(9, PAPER), n_jobs=2)
 
@@ -230,16 +230,26 @@ def frozen(n_users: int, n_items: int) -> MF:
     return model
 
 
-@pytest.mark.parametrize("model", [DeepModel, MoreThanMF, frozen])
-def test_other_models_are_refused(model: ModelFactory) -> None:
-    assert not can_train(model)
-    with pytest.raises(ValueError, match=r"MF only.*StackedTrainer"):
-        FusedTrainer(model, STANDARD)
+def never_called(n_users: int, n_items: int) -> MF:
+    raise AssertionError("with numbers that are not the data's")
 
 
-def test_mf_is_known() -> None:
-    assert can_train(MF)
-    assert can_train(functools.partial(MF, embedding_size=3))
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (DeepModel, "DeepModel has other weights"),
+        (MoreThanMF, "is not trained to the same values"),
+        (frozen, "global_bias is not to be trained"),
+    ],
+)
+def test_other_models_are_refused(model: ModelFactory, reason: str) -> None:
+    trainer = FusedTrainer(model, STANDARD)
+    with pytest.raises(ValueError, match=rf"\(MF\).*{reason}.*StackedTrainer"):
+        trainer.fit(program_of(ALL, STANDARD), members_of(1, STANDARD), PROBLEM, 1)
+
+
+def test_a_trainer_is_made_without_a_call_of_the_factory() -> None:
+    FusedTrainer(never_called, STANDARD)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"device": "cuda"}, "CPU"), ({"n_jobs": 0}, "n_jobs")])

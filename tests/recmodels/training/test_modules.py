@@ -57,8 +57,7 @@ def plain_loop(
         for rows, seed in zip(batches, seeds, strict=True):
             torch.manual_seed(int(seed >> np.uint64(1)))
             scores = module(Batch(torch.tensor(train.users[rows]), torch.tensor(train.items[rows])))
-            for parameter in trained:  # decay also where there is no gradient
-                parameter.grad = torch.zeros_like(parameter)
+            optimizer.zero_grad()
             loss(scores, torch.tensor(train.labels[rows]).double()).mean().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_value_(trained, protocol.gradient_clip or np.inf)
             optimizer.step()
@@ -147,7 +146,10 @@ def test_the_users_module_is_left_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (WrongShape, r"WrongShape must map a batch of 4 examples to scores of shape \(4,\), .* \(4, 1\)"),
+        (
+            WrongShape,
+            r"WrongShape must map a batch of 4 examples to scores of shape \(4,\), .* \(4, 1\)",
+        ),
         (NotATensor, r"NotATensor must map .* returned list"),
         (NothingToTrain, "NothingToTrain has no parameter to train"),
     ],

@@ -7,7 +7,7 @@ came from the host as it was at the recording: a batch that depended on more tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -91,16 +91,16 @@ def _flat(result: Any) -> list[torch.Tensor]:
 class TorchBCE(LossKernel):
     """Binary cross-entropy for all, in calls of torch."""
 
-    def __init__(self, *_: object) -> None:
-        pass
+    def __init__(self, rows: Sequence[int], device: torch.device) -> None:
+        self.count = len(rows)
 
     def slopes(
         self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
     ) -> torch.Tensor:
-        return (scores.detach().sigmoid() - inputs["label"]) / scores.shape[1]
+        return (scores.detach().sigmoid() - inputs.get("label", 0)) / scores.shape[1]
 
     def diverged(self) -> npt.NDArray[np.bool_]:
-        return np.zeros(3, np.bool_)
+        return np.zeros(self.count, np.bool_)
 
 
 def train(model: str, protocol: Protocol, device: str = "cpu") -> TrainReport:

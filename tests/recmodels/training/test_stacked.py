@@ -115,18 +115,19 @@ def test_no_stack_is_larger_than_the_stack_size(monkeypatch: pytest.MonkeyPatch)
     counts: list[int] = []
     original = Stack.__init__
 
-    def counting(self: Stack, module: nn.Module, count: int, *rest: Any) -> None:
+    def counting(self: Stack, module: nn.Module, count: int, *rest: Any, **named: Any) -> None:
         counts.append(count)
-        original(self, module, count, *rest)
+        original(self, module, count, *rest, **named)
 
-    monkeypatch.setattr(Stack, "__init__", counting)
     trainer = StackedTrainer(mf_for(STANDARD), STANDARD, device="cpu", stack_size=4)
+    trainer.plan(PROBLEM.batches(0, 0, {"batch_size": 128}))
+    monkeypatch.setattr(Stack, "__init__", counting)
     report = trainer.fit(program_of(ALL, STANDARD), members_of(11, STANDARD, seeds=2), PROBLEM, 1, keep="last")
     assert sorted(counts) == [1, 2, 4, 4]
     counts.clear()
     assert report.states is not None
     trainer.predict(report.states, PROBLEM.rows("validation"))
-    assert sorted(counts) == [3, 4, 4]
+    assert sorted(counts) == [1, 2, 4, 4]
 
 
 def test_one_stack_lives_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +135,9 @@ def test_one_stack_lives_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
     original = Stack.__init__
 
-    def counting(self: Stack, *arguments: Any) -> None:
+    def counting(self: Stack, *arguments: Any, **named: Any) -> None:
         nonlocal count
-        original(self, *arguments)
+        original(self, *arguments, **named)
         count += 1
         living.append(count)
 

@@ -316,7 +316,7 @@ def test_a_stack_trains_on_a_gpu_as_on_the_cpu(protocol: Protocol, monkeypatch: 
 
 @runs_kernels
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="knows MF only, not DeepModel"):
+    with pytest.raises(ValueError, match="DeepModel has other weights"):
         TritonTrainer(DeepModel, STANDARD).fit(compiled(BCE), members(STANDARD, 1), PROBLEM, 1)
     protocol = replace(PROTOCOLS["sgd"], batch_size=64)
     states = TritonTrainer(model(protocol), protocol).fit(

@@ -51,7 +51,10 @@ def row_wise_tables(module: torch.nn.Module, example: Batch) -> dict[str, str]:
     Raises:
         ValueError: the module does not map a batch to scores.
     """
-    trial = copy.deepcopy(module)
+    try:
+        trial = copy.deepcopy(module)
+    except Exception:  # whatever a module keeps that cannot be copied
+        return {}
     shared = [id(parameter) for _, parameter in trial.named_parameters(remove_duplicate=False)]
     tables = {
         path: cast(torch.nn.Embedding, part)
@@ -81,18 +84,41 @@ def _lookups(module: torch.nn.Module, tables: Mapping[str, torch.nn.Embedding], 
     finally:
         for hook in hooks:
             hook.remove()
-    count = len(next(iter(example.values())))
-    if not isinstance(scores, torch.Tensor) or scores.shape != (count,):
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ValueError(
-            f"{type(module).__name__} must map a batch of {count} examples to scores of shape ({count},), but it "
-            f"returned {found}"
-        )
+    checked_scores(scores, module, example)
     return {
         path: fields[0]
         for path, fields in seen.items()
         if len(fields) == 1 and fields[0] is not None and uses.counts[id(tables[path].weight)] == 1
     }
+
+
+def checked_scores(scores: object, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Return what a module made of a batch, if it is a number an example.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    count = len(next(iter(batch.values())))
+    if isinstance(scores, torch.Tensor) and scores.shape == (count,) and scores.is_floating_point():
+        return scores
+    found = (
+        f"{scores.dtype} of shape {tuple(scores.shape)}"
+        if isinstance(scores, torch.Tensor)
+        else type(scores).__name__
+    )
+    raise ValueError(
+        f"{type(module).__name__} must map a batch of {count} examples to scores of shape ({count},), real "
+        f"numbers, but it returned {found}{_remedy(scores, count)}"
+    )
+
+
+def _remedy(scores: object, count: int) -> str:
+    if isinstance(scores, torch.Tensor):
+        if scores.shape == (count, 1):
+            return ": return scores.squeeze(-1)"
+        if scores.is_complex() and scores.shape == (count,):
+            return ": return scores.real"
+    return ""
 
 
 def _is_plain(part: torch.nn.Module) -> bool:
