@@ -1,29 +1,48 @@
-"""What of a module goes into a state, and comes back from there."""
+"""What of a module goes into a state, and comes back from there.
+
+That is parameters and buffers, and what training changes in plain attributes: tensors and numbers, such as a
+counter of batches. All else comes from the seed that the module was made with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import torch
 
 
-def copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of parameters and buffers by name, with a dimension of 1 for members, on the CPU.
+def copies(module: torch.nn.Module, carried: Collection[str] = ()) -> dict[str, torch.Tensor]:
+    """Return copies of parameters, buffers and some attributes, with a dimension of 1 for members, on the CPU.
 
     Buffers that are not dense, such as the graph of a graph network, are left out: they stay as the seed makes
     them.
+
+    Args:
+        module: whose.
+        carried: the attributes, by dotted names.
     """
-    return {name: own.detach().cpu().clone().unsqueeze(0) for name, own in _tensors(module).items()}
+    kept = _tensors(module) | {name: torch.as_tensor(_attribute(module, name)) for name in carried}
+    return {name: own.detach().cpu().clone().unsqueeze(0) for name, own in kept.items()}
 
 
-def restore(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], k: int) -> None:
+def restore(
+    module: torch.nn.Module, weights: Mapping[str, torch.Tensor], k: int, carried: Collection[str] = ()
+) -> None:
     """Give a module the weights of member k of a state.
+
+    Args:
+        module: changed in place.
+        weights: (M, ...) by name.
+        k: which member's.
+        carried: attributes that may be among them; those that are not stay as they are.
 
     Raises:
         ValueError: names or shapes are those of another model.
     """
     own = _tensors(module)
-    if own.keys() != weights.keys():
+    attributes = weights.keys() & set(carried)
+    if own.keys() != weights.keys() - attributes:
         raise ValueError(f"these states belong to another model: they hold {sorted(weights)}, not {sorted(own)}")
     with torch.no_grad():
         for name, tensor in own.items():
@@ -34,6 +53,36 @@ def restore(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], k: int
                     f"and {tuple(tensor.shape)} here"
                 )
             tensor.copy_(source)
+    for name in attributes:
+        path, _, leaf = name.rpartition(".")
+        before, value = _attribute(module, name), weights[name][k]
+        made = value.clone().to(before.device) if isinstance(before, torch.Tensor) else type(before)(value.item())
+        setattr(module.get_submodule(path), leaf, made)
+
+
+def changed(module: torch.nn.Module, fresh: torch.nn.Module) -> set[str]:
+    """Return the attributes of a module, by dotted names, that are not as in a fresh one."""
+    before, after = dict(_attributes(fresh)), dict(_attributes(module))
+    return {name for name, own in after.items() if name not in before or not _same(own, before[name])}
+
+
+def _attributes(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield tensors and numbers in plain attributes."""
+    for path, part in module.named_modules():
+        for leaf, value in vars(part).items():
+            if isinstance(value, torch.Tensor | int | float) and leaf != "training" and not leaf.startswith("_"):
+                yield f"{path}.{leaf}" if path else leaf, value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _attribute(module: torch.nn.Module, name: str) -> Any:
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf)
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -63,6 +63,7 @@ class Proof:
         protocol: that all train by.
         idle: names of parameters that no batch gave a gradient.
         fields: the column of ids that each row-wise table is looked up with.
+        carried: attributes that training changes.
 
     Raises:
         ValueError: the module cannot be trained at all; the message says why.
@@ -72,6 +73,7 @@ class Proof:
         self.protocol = lens(protocol)
         self._problem = Few(batches)
         self._trainer = PlainTrainer(model, self.protocol, device=device, together=2)
+        self._trainer.finds_carried = True
         try:
             first = self._trainer.single(batches.rows.schema, SEED, settings_of(self.protocol))
             fresh = first.state(0, SEED)
@@ -83,6 +85,8 @@ class Proof:
         except Exception as error:  # whatever the module's forward and backward say
             name = self._trainer.described(batches.rows.schema)
             raise ValueError(f"{name} cannot be trained: {first_line(error)}") from error
+        self._trainer.finds_carried = False
+        self.carried = self._trainer.carried
         self.fields: Mapping[str, str] = first.fields
         self._trained = tuple(first.trained)
         before, after = self._start.weights, self._results[0][0].weights
@@ -90,6 +94,8 @@ class Proof:
 
     def why_not(self, candidate: Trainer) -> str | None:
         """Return what a faster trainer, of the same model and of `protocol`, does otherwise; None if nothing."""
+        if self.carried:
+            return f"training changes {min(self.carried)}, which is neither parameter nor buffer"
         try:
             states, scores = trained_on(candidate, self._problem, self._start_without_idle())
         except (MemoryError, torch.OutOfMemoryError):

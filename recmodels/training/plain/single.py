@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
@@ -101,19 +101,20 @@ class Single:
                 squares.addcmul_(gradient, gradient)
                 weight.sub_(self.rate * gradient / squares.sqrt())
 
-    def state(self, epochs: int, origin: int) -> State:
+    def state(self, epochs: int, origin: int, carried: Collection[str] = ()) -> State:
         """Return weights and optimiser state, of 1 member, on the CPU.
 
         Args:
             epochs: that the member has behind it.
             origin: seed that its module was made with.
+            carried: attributes of the module that go with them.
         """
         optimizer = {name: self.sums[name].cpu().clone() for name in self.fields if name in self.sums}
         if self.sums:
             others = [own.reshape(-1) for name, own in self.sums.items() if name not in self.fields]
             optimizer[DENSE] = torch.cat([*others, torch.empty(0, device=self._device)]).cpu()
         return State(
-            copies(self.module),
+            copies(self.module, carried),
             {name: own.unsqueeze(0) for name, own in optimizer.items()},
             np.array([epochs], np.int64),
             np.array([origin], np.int64),
@@ -123,13 +124,18 @@ class Single:
     def _device(self) -> torch.device:
         return next(iter(self.sums.values())).device
 
-    def load(self, start: State, k: int) -> None:
+    def load(self, start: State, k: int, carried: Collection[str] = ()) -> None:
         """Go on from a state of several.
+
+        Args:
+            start: the states.
+            k: which of them.
+            carried: attributes of the module that may be among the weights.
 
         Raises:
             ValueError: it is one of another model or optimiser.
         """
-        restore(self.module, start.weights, k)
+        restore(self.module, start.weights, k, carried)
         expected = {name for name in self.sums if name in self.fields} | ({DENSE} if self.sums else set())
         if start.optimizer.keys() != expected:
             raise ValueError("these states belong to another model or optimizer")

@@ -20,7 +20,7 @@ from gploss.compute.losses import Losses
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
-from recmodels.training.plain.kept import restore
+from recmodels.training.plain.kept import changed, restore
 from recmodels.training.plain.lookups import checked_scores, row_wise_tables
 from recmodels.training.plain.single import Single
 from recmodels.training.population import Chunk, ChunkTrainer
@@ -50,6 +50,10 @@ class PlainTrainer(ChunkTrainer):
         device: "auto", "cpu", "cuda" or "cuda:N".
         together: members whose modules are kept at a time, which bounds memory.
 
+    Attributes:
+        carried: attributes of the module that training changes, by dotted names, and that go into states.
+        finds_carried: whether they are still to be found, when states are taken.
+
     Raises:
         ValueError: the device cannot be used.
     """
@@ -58,6 +62,8 @@ class PlainTrainer(ChunkTrainer):
 
     def __init__(self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", together: int = 1) -> None:
         super().__init__(model, protocol, device=device, largest=together)
+        self.carried: frozenset[str] = frozenset()
+        self.finds_carried = False
         self._is_shared: bool | None = None
 
     def module(self, schema: Schema, seed: int) -> torch.nn.Module:
@@ -107,7 +113,7 @@ class PlainTrainer(ChunkTrainer):
         scores = np.empty((len(states), len(rows)), np.float32)
         for k, own in enumerate(scores):
             module = self.module(rows.schema, int(states.seeds[k]))
-            restore(module, states.weights, k)
+            restore(module, states.weights, k, self.carried)
             own[:] = score(module, rows, self.device).cpu().numpy()
         return scores
 
@@ -137,7 +143,7 @@ class _Chunk(Chunk):
         """Go on from states of 1 member for all, or of each."""
         self.before = int(start.epochs[0])
         for k, single in enumerate(self.singles):
-            single.load(start, k % len(start))
+            single.load(start, k % len(start), self.trainer.carried)
 
     def _train_epoch(self, epoch: int) -> npt.NDArray[np.bool_]:
         """Go through the data once; return which members met a non-finite gradient."""
@@ -163,10 +169,13 @@ class _Chunk(Chunk):
         self.singles = [self.singles[position] for position in going_on]
 
     def _states_at(self, positions: Sequence[int], epoch: int) -> State:
-        states = [self.singles[position].state(self.before + epoch + 1, self.origin) for position in positions]
-        state = State.join(states)
-        for k, position in enumerate(positions):
-            self._check_restored(self.singles[position].module, state, k)
+        trainer, singles = self.trainer, [self.singles[position] for position in positions]
+        if trainer.finds_carried:
+            fresh = trainer.module(self.problem.schema, self.origin)
+            trainer.carried |= set().union(*(changed(single.module, fresh) for single in singles))
+        state = State.join([own.state(self.before + epoch + 1, self.origin, trainer.carried) for own in singles])
+        for k, single in enumerate(singles):
+            self._check_restored(single.module, state, k)
         return state
 
     def _check_restored(self, module: torch.nn.Module, state: State, k: int) -> None:
@@ -174,7 +183,7 @@ class _Chunk(Chunk):
         validation = self.problem.rows("validation")
         few = validation.take(np.arange(min(COMPARED, len(validation))))
         again = self.trainer.module(few.schema, self.origin)
-        restore(again, state.weights, k)
+        restore(again, state.weights, k, self.trainer.carried)
         with random_numbers(self.trainer.device) as generator:
             generator.manual_seed(self.seed)
             own = score(module, few, self.trainer.device)
@@ -182,8 +191,8 @@ class _Chunk(Chunk):
             other = score(again, few, self.trainer.device)
         if not torch.allclose(own, other, rtol=1e-4, atol=1e-5, equal_nan=True):
             raise ValueError(
-                f"{type(module).__name__} keeps what it learns outside of its parameters and buffers, so that a "
-                "trained one cannot be made again: register it with register_buffer, or make it a Parameter"
+                f"{type(module).__name__} keeps what it learns where it cannot be found, so that a trained one "
+                "cannot be made again: put it into parameters or buffers (register_buffer)"
             )
 
 

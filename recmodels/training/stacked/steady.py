@@ -33,6 +33,8 @@ class SteadyLinear(torch.nn.Linear):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return values @ weight.T + bias, (..., outputs), of (..., inputs); with the members in front of all."""
+        if values.shape[-1] != self.in_features or (self.members and not _has_members(values, self.weight)):
+            raise ValueError(f"a linear layer of {self.in_features} inputs is given {tuple(values.shape)}")
         lead = (len(values), -1) if self.members else (-1,)
         rows = values.reshape(*lead, self.in_features)
         bias: torch.Tensor = self.weight.new_zeros(self.weight.shape[:-1]) if self.bias is None else self.bias
@@ -45,9 +47,14 @@ def _kernels() -> ModuleType:
     return load_compiled(_SOURCE)
 
 
-def _is_compiled(tensor: torch.Tensor) -> bool:
-    """Whether the compiled layers take a tensor."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+def _is_compiled(*tensors: torch.Tensor) -> bool:
+    """Whether the compiled layers take some tensors."""
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _has_members(values: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether values have as many members in front as a weight, and a dimension of examples behind them."""
+    return values.ndim > 2 and len(values) == len(weight)
 
 
 class _Affine(torch.autograd.Function):
@@ -56,7 +63,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Return (M, B, outputs) of rows (M, B, inputs), weight (M, outputs, inputs) and bias (M, outputs)."""
-        if _is_compiled(rows):
+        if _is_compiled(rows, weight, bias):
             rows, weight = rows.contiguous(), _one_after_the_other(weight)
             ctx.save_for_backward(rows, weight)
             return _affine_compiled(rows, weight, _one_after_the_other(bias))
@@ -70,7 +77,7 @@ class _Affine(torch.autograd.Function):
         """Return the gradients of rows (None where it is not needed), weight and bias."""
         (gradient,) = gradients
         rows, weight = ctx.saved_tensors
-        if _is_compiled(rows):
+        if _is_compiled(rows, weight, gradient):
             return _affine_gradients(gradient.contiguous(), rows, weight, ctx.needs_input_grad[0])
         gradient = _padded(gradient, 1)
         to_rows = (gradient @ weight)[..., : ctx.inputs] if ctx.needs_input_grad[0] else None
@@ -160,7 +167,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         """Return the result, as the values (M, B, channels), and mean and variance, as the weight (M, channels)."""
         weight = weight.contiguous()
-        if _is_compiled(values):
+        if _is_compiled(values, weight, bias):
             values = values.contiguous()
             result = torch.empty(values.shape)
             mean, variance, spread = torch.empty(3, *weight.shape)
@@ -185,7 +192,7 @@ class _Normalise(torch.autograd.Function):
         gradient = gradients[0]
         assert gradient is not None
         values, weight, mean, spread = ctx.saved_tensors
-        if _is_compiled(values):
+        if _is_compiled(values, weight, gradient):
             to_values = torch.empty(values.shape)
             to_weight, to_bias = torch.empty(2, *weight.shape)
             _kernels().normalise_gradients(
@@ -230,6 +237,8 @@ class SteadyBatchNorm(torch.nn.BatchNorm1d):
                 raise ValueError("batch normalisation of this kind cannot have the members in front")
             return super().forward(values)
         assert self.running_mean is not None and self.running_var is not None
+        if values.shape[-1] != self.num_features or (self.members and not _has_members(values, self.weight)):
+            raise ValueError(f"batch normalisation of {self.num_features} values is given {tuple(values.shape)}")
         if not self.training:
             scale = (self.weight * torch.rsqrt(self.running_var + self.eps)).unsqueeze(-2)
             return torch.addcmul(self.bias.unsqueeze(-2), values - self.running_mean.unsqueeze(-2), scale)

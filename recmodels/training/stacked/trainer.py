@@ -102,6 +102,7 @@ class StackedTrainer(ChunkTrainer):
         schema = batches.rows.schema
         if schema not in self.plans:
             proof = Proof(self.model, self.protocol, batches, str(self.device))
+            self._plain.carried |= proof.carried
             plan = Plan(Way.MAPPED, None, proof.idle)
             reason = proof.why_not(self._with(schema, plan, proof.protocol))
             if reason is None:
