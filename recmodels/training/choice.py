@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +44,13 @@ def choose_trainer(model: ModelFactory, protocol: Protocol, *, device: str = "au
 
 
 class ChosenTrainer(Trainer):
-    """Leaves all to the fastest trainer for a model; see `choose_trainer`."""
+    """Leaves all to the fastest trainer for a model; see `choose_trainer`.
 
-    name: ClassVar[str] = "chosen"
+    Attributes:
+        name: of the trainer that was chosen last.
+    """
+
+    name = "chosen"
 
     def __init__(self, model: ModelFactory, protocol: Protocol, *, device: str = "auto") -> None:
         self.model = model
@@ -73,6 +76,7 @@ class ChosenTrainer(Trainer):
                     self._chosen[schema] = self._fused
                 except OtherModelError as error:
                     self._tell(error)
+        self.name = self._chosen[schema].name
         return self._chosen[schema]
 
     def _tell(self, error: OtherModelError) -> None:
@@ -100,6 +104,7 @@ class ChosenTrainer(Trainer):
         except OtherModelError as error:  # which made-up ids did not show
             self._tell(error)
         self._chosen[problem.schema] = self._general
+        self.name = self._general.name
         return self._general.fit(losses, members, problem, epochs, start=start, keep=keep, progress=progress)
 
     def predict(self, states: State, rows: Rows) -> npt.NDArray[np.float32]:

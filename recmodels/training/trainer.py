@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +139,7 @@ class Trainer(ABC):
     """Trains populations. A member's results are the same for any grouping, chunk or order of the others."""
 
     #: As recorded in keys and results.
-    name: ClassVar[str]
+    name: str
 
     model: ModelFactory
     protocol: Protocol

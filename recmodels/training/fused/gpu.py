@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from gploss.compute.losses import Losses
 from gploss.compute.on_tensors import launching_on
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
+from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
@@ -25,6 +26,7 @@ from recmodels.training.course import Rules
 from recmodels.training.epoch_index import EpochIndex
 from recmodels.training.fused.layout import OtherModelError, check_lookups, vector_size
 from recmodels.training.plain.proof import Proof
+from recmodels.training.plain.pulls import formulas
 from recmodels.training.population import Chunk, ChunkTrainer, fit_halving
 from recmodels.training.problem import Problem, bounds_of
 from recmodels.training.protocol import Protocol
@@ -64,7 +66,7 @@ class TritonTrainer(ChunkTrainer):
         ValueError: the device or the protocol's optimiser cannot be used, or Triton is not there.
     """
 
-    name: ClassVar[str] = "triton"
+    name = "triton"
 
     def __init__(
         self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", chunk_size: int = CHUNK_SIZE
@@ -81,14 +83,14 @@ class TritonTrainer(ChunkTrainer):
         self.chunk_size = chunk_size
         self._proven: set[Schema] = set()
 
-    def prove(self, batches: Batches) -> None:
+    def prove(self, batches: Batches, task: Task = POINTWISE) -> None:
         """Hold the kernel to the user's own module, on a few batches; see `FusedTrainer.prove`.
 
         Raises:
             OtherModelError: the model is not matrix factorisation as the kernel computes it.
         """
         self._module(batches.rows.schema, seed=0)
-        proof = Proof(self.model, self.protocol, batches, str(self.device))
+        proof = Proof(self.model, self.protocol, batches, str(self.device), formulas(task))
         check_lookups(self.name, proof)
         candidate = TritonTrainer(self.model, proof.protocol, device=str(self.device))
         candidate._proven.add(batches.rows.schema)
@@ -98,12 +100,12 @@ class TritonTrainer(ChunkTrainer):
 
     def _get_ready(self, problem: Problem) -> None:
         settings = {name: own.default for name, own in self.settings(problem).items()}
-        self._prove_once(problem.batches(0, 0, settings))
+        self._prove_once(problem.batches(0, 0, settings), problem.task)
 
-    def _prove_once(self, batches: Batches) -> None:
+    def _prove_once(self, batches: Batches, task: Task = POINTWISE) -> None:
         """Prove it once for all problems with the same columns."""
         if batches.rows.schema not in self._proven:
-            self.prove(batches)
+            self.prove(batches, task)
             self._proven.add(batches.rows.schema)
 
     def chunk(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.files.plain import JSON
 from gploss.setting import complete
+from gploss.tasks import Task
 from gploss.tasks.pointwise import POINTWISE
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
@@ -30,6 +31,7 @@ from recmodels.training.fused.layout import Layout, OtherModelError, check_looku
 from recmodels.training.fused.orders import MOST_ROWS, Orders, lay_out
 from recmodels.training.fused.workspace import Workspace, inputs_beside_score
 from recmodels.training.plain.proof import Proof
+from recmodels.training.plain.pulls import formulas
 from recmodels.training.population import chunks
 from recmodels.training.problem import Judge, Problem, bounds_of
 from recmodels.training.protocol import Protocol
@@ -71,7 +73,7 @@ class FusedTrainer(Trainer):
         ValueError: the device is not the CPU.
     """
 
-    name: ClassVar[str] = "fused"
+    name = "fused"
 
     def __init__(
         self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", n_jobs: int | None = None
@@ -97,11 +99,12 @@ class FusedTrainer(Trainer):
             "model": describe_model(self.model, schema),
         }
 
-    def prove(self, batches: Batches) -> Layout:
+    def prove(self, batches: Batches, task: Task = POINTWISE) -> Layout:
         """Hold the kernel to the user's own module, on a few batches.
 
         Args:
             batches: of the problem, real ones.
+            task: of the losses.
 
         Returns:
             Where the model's weights are.
@@ -115,7 +118,7 @@ class FusedTrainer(Trainer):
         if schema["user"] + schema["item"] >= MOST_ROWS:
             raise ValueError(f"the fused trainer knows fewer than {MOST_ROWS} users and items; use StackedTrainer")
         layout = Layout(schema["user"], schema["item"], size)
-        proof = Proof(self.model, self.protocol, batches, "cpu")
+        proof = Proof(self.model, self.protocol, batches, "cpu", formulas(task))
         check_lookups(self.name, proof)
         candidate = FusedTrainer(self.model, proof.protocol, n_jobs=1)
         candidate._layouts[schema] = layout
@@ -124,11 +127,11 @@ class FusedTrainer(Trainer):
             raise OtherModelError(self.name, reason)
         return layout
 
-    def _layout(self, batches: Batches) -> Layout:
+    def _layout(self, batches: Batches, task: Task = POINTWISE) -> Layout:
         """Return where the weights of the model are; once for all problems with the same columns."""
         schema = batches.rows.schema
         if schema not in self._layouts:
-            self._layouts[schema] = self.prove(batches)
+            self._layouts[schema] = self.prove(batches, task)
         return self._layouts[schema]
 
     def prepare(self, losses: Program, layout: Layout) -> None:
@@ -168,7 +171,7 @@ class FusedTrainer(Trainer):
         """
         program = formulas_only(losses, self.name)
         members = prepared(self, program, members, problem, epochs, start)
-        layout = self._layout(problem.batches(0, 0, complete({}, self.settings(problem))))
+        layout = self._layout(problem.batches(0, 0, complete({}, self.settings(problem))), problem.task)
         if members:
             self.prepare(program, layout)
         if start is not None:

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gploss.compute.losses import Losses
 from recmodels.data.rows import Batches
 from recmodels.models.base import ModelFactory
+from recmodels.training.plain.pulls import Pulls
 from recmodels.training.plain.single import DENSE
 from recmodels.training.plain.trainer import PlainTrainer
 from recmodels.training.plain.trial import SEED, Few, check_scores, disturbed, lens, settings_of, trained_on
@@ -58,6 +60,7 @@ class Proof:
         protocol: of the trainer that is to be held to it.
         batches: of the problem.
         device: where to train.
+        losses: two that both ways can train with; by default ones for which nothing has to be compiled.
 
     Attributes:
         protocol: that all train by.
@@ -69,9 +72,17 @@ class Proof:
         ValueError: the module cannot be trained at all; the message says why.
     """
 
-    def __init__(self, model: ModelFactory, protocol: Protocol, batches: Batches, device: str) -> None:
+    def __init__(
+        self,
+        model: ModelFactory,
+        protocol: Protocol,
+        batches: Batches,
+        device: str,
+        losses: Losses | None = None,
+    ) -> None:
         self.protocol = lens(protocol)
-        self._problem = Few(batches)
+        self._losses = Pulls() if losses is None else losses
+        self._problem = Few(batches, self._losses.task)
         self._trainer = PlainTrainer(model, self.protocol, device=device, together=2)
         self._trainer.finds_carried = True
         try:
@@ -79,7 +90,7 @@ class Proof:
             fresh = first.state(0, SEED)
             check_scores(self._trainer, fresh, first.trained, self._problem)
             self._start = State.join([fresh, disturbed(fresh, first.trained, 0.1)])
-            self._results = [trained_on(self._trainer, self._problem, self._start)]
+            self._results = [trained_on(self._trainer, self._losses, self._problem, self._start)]
         except (ValueError, LookupError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the module's forward and backward say
@@ -97,7 +108,7 @@ class Proof:
         if self.carried:
             return f"training changes {min(self.carried)}, which is neither parameter nor buffer"
         try:
-            states, scores = trained_on(candidate, self._problem, self._start_without_idle())
+            states, scores = trained_on(candidate, self._losses, self._problem, self._start_without_idle())
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except OtherwiseError as error:
@@ -129,7 +140,7 @@ class Proof:
         yield from self._results
         for seed in range(len(self._results), REPEATS + 1):
             start = disturbed(self._start, self._trained, ROUNDING, seed)
-            self._results.append(trained_on(self._trainer, self._problem, start))
+            self._results.append(trained_on(self._trainer, self._losses, self._problem, start))
             yield self._results[-1]
 
     def _difference(self, plain: Result, other: Result, k: int) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ class PlainTrainer(ChunkTrainer):
         ValueError: the device cannot be used.
     """
 
-    name: ClassVar[str] = "plain"
+    name = "plain"
 
     def __init__(self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", together: int = 1) -> None:
         super().__init__(model, protocol, device=device, largest=together)

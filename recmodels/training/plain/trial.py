@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.program import Program
-from gploss.language.expression import Expression
-from gploss.tasks.pointwise import POINTWISE
+from gploss.compute.losses import Losses
+from gploss.tasks import Task
 from recmodels.data.interactions import IntegerArray
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.training.plain.trainer import PlainTrainer
@@ -27,9 +26,6 @@ from recmodels.training.trainer import Member, State, Trainer
 #: Batches that both ways go through.
 BATCHES: Final = 3
 
-#: Slopes that do not vanish and do not grow: what is wrong shows with any model.
-_LOSSES: Final = ("relu(logit) + log(1 + exp(neg(abs(logit))))", "sqrt(1 + square(logit))")
-
 #: Of all that is drawn here.
 SEED: Final = 0
 
@@ -39,13 +35,14 @@ class Few(Problem):
 
     Args:
         batches: of the epoch, real ones.
+        task: of the losses.
     """
 
     name = "a few batches"
-    task = POINTWISE
     metrics: Mapping[str, bool] = {"none": True}
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, task: Task) -> None:
+        self.task = task
         bounds = batches.bounds[: BATCHES + 1]
         part = batches.rows.take(np.arange(bounds[-1]))
         signs = np.random.default_rng(SEED).choice([-1.5, -0.5, 0.5, 1.5], len(part))  # losses that pull both ways
@@ -142,10 +139,11 @@ def settings_of(protocol: Protocol) -> dict[str, float]:
     return {name: setting.default for name, setting in protocol.settings().items()}
 
 
-def trained_on(trainer: Trainer, problem: Few, start: State) -> tuple[State, npt.NDArray[np.float32]]:
+def trained_on(
+    trainer: Trainer, losses: Losses, problem: Few, start: State
+) -> tuple[State, npt.NDArray[np.float32]]:
     """Train two members with different losses on a few batches; return their states, and the scores by these."""
-    program = Program.compile([Expression.parse(text) for text in _LOSSES], POINTWISE)
     members = [Member(k, SEED, settings_of(trainer.protocol)) for k in range(2)]
-    states = trainer.fit(program, members, problem, 1, start=start, keep="last").states
+    states = trainer.fit(losses, members, problem, 1, start=start, keep="last").states
     assert states is not None
     return states, trainer.predict(states, problem.rows("test"))

@@ -240,7 +240,7 @@ def _check_types(module: torch.nn.Module) -> None:
 
 def _skeleton(module: torch.nn.Module, tables: Iterable[str]) -> torch.nn.Module:
     """Return a copy of the module to call with the members' weights."""
-    skeleton = copy.deepcopy(module)
+    skeleton = copy.deepcopy(module).train()  # also parts that came in another mode than the whole
     for name in tables:
         path = name.rpartition(".")[0]
         table = cast(torch.nn.Embedding, skeleton.get_submodule(path))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ class StackedTrainer(ChunkTrainer):
         ValueError: the device cannot be used.
     """
 
-    name: ClassVar[str] = "stacked"
+    name = "stacked"
 
     def __init__(
         self, model: ModelFactory, protocol: Protocol, *, device: str = "auto", stack_size: int = STACK_SIZE

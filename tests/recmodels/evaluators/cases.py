@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ WRONG_WAY = Expression.parse("neg(square(label - pred))")
 class FormulaTrainer(Trainer):
     """Trains nothing: values follow from the text of a loss, and some diverge."""
 
-    name: ClassVar[str] = "formula"
+    name = "formula"
 
     def __init__(self, protocol: Protocol = STANDARD) -> None:
         self.protocol = protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +61,7 @@ class CountingTrainer(Trainer):
         bonus: added to each epoch's gain, to tell two trainers apart.
     """
 
-    name: ClassVar[str] = "counting"
+    name = "counting"
 
     def __init__(self, bonus: float = 0.0) -> None:
         self.model = Silent

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def _with_protocol(**change: Any) -> LossEvaluator:
 
 
 class RenamedTrainer(StackedTrainer):
-    name: ClassVar[str] = "renamed"
+    name = "renamed"
 
 
 class OtherMF(MF):

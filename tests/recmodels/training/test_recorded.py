@@ -97,7 +97,7 @@ class TorchBCE(LossKernel):
     def slopes(
         self, scores: torch.Tensor, inputs: Mapping[str, torch.Tensor], weights: torch.Tensor | None = None
     ) -> torch.Tensor:
-        return (scores.detach().sigmoid() - inputs.get("label", 0)) / scores.shape[1]
+        return (scores.detach().sigmoid() - inputs["label"]) / scores.shape[1]
 
     def diverged(self) -> npt.NDArray[np.bool_]:
         return np.zeros(self.count, np.bool_)
@@ -128,7 +128,7 @@ def test_replayed_batches_train_as_launched_ones(
     monkeypatch.setattr("recmodels.training.stacked.trainer.CompiledOptimizer", Optimizer)
     monkeypatch.setattr("recmodels.training.stacked.trainer.feeds", on_device)
     monkeypatch.setattr("gploss.compute.program.Program.kernel", TorchBCE)
-    monkeypatch.setattr("recmodels.training.stacked.steady._is_compiled", lambda tensor: False)
+    monkeypatch.setattr("recmodels.training.stacked.steady._is_compiled", lambda *tensors: False)
     launched = train(model, protocol)
     replays = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,7 @@ class PlannedTrainer(Trainer):
         noise: by text of a loss, how far its scores on test are from what is wanted.
     """
 
-    name: ClassVar[str] = "planned"
+    name = "planned"
 
     def __init__(self, worth: Worth, noise: Mapping[str, float] | None = None) -> None:
         self.protocol = dataclasses.replace(STANDARD, patience=None)
