@@ -91,7 +91,7 @@ def test_a_module_that_changes_its_ways_later_is_trained_one_by_one() -> None:
     class Later(Dot):
         def forward(self, batch: Batch) -> Tensor:
             user = self.user(batch.user)
-            return ((user if len(user) == 512 else user.detach()) * self.item(batch.item)).sum(-1)
+            return ((user if len(batch.item) == 512 else user.detach()) * self.item(batch.item)).sum(-1)
 
     trainer = StackedTrainer(Later, STANDARD, device="cpu")
     problem = PointwiseProblem(SPLIT)
