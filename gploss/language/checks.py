@@ -16,10 +16,16 @@ RESERVED: Final = frozenset({"clamped", "sub", "div"})
 _SHARED_PART: Final = re.compile(r"t[0-9]+")
 
 
+#: Characters of the longest name.
+LONGEST_NAME: Final = 60
+
+
 def trouble_with_name(name: str) -> str | None:
     """Return why a name cannot be written in an expression, or None."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         return "use lower-case letters, digits and _"
+    if len(name) > LONGEST_NAME:
+        return f"use at most {LONGEST_NAME} characters"
     if name in RESERVED or _SHARED_PART.fullmatch(name):
         return "it has a meaning of its own in expressions"
     return None

@@ -24,7 +24,7 @@ from gploss.language import notation, parsing, printing
 from gploss.language.constants import NO_CONSTANTS, joined
 from gploss.language.operators import OPERATORS, Operator, Semantics
 from gploss.language.parsing import MAX_DEPTH, ExpressionError, check_constant_name
-from gploss.language.simplifying import neutral, simplified
+from gploss.language.simplifying import neutral, precedes, simplified
 from gploss.language.terminals import TERMINALS, Terminal
 from gploss.registry import Sent
 
@@ -135,17 +135,12 @@ class Expression:
         Raises:
             LookupError: no operator has that name.
             TypeError: an operand is no expression.
-            ExpressionError: wrong number of operands, mixed semantics, more than `MAX_DEPTH` operators deep, or a
-                named constant with two values.
+            ExpressionError: wrong number of operands, mixed semantics, more than `MAX_DEPTH` operators deep, an
+                exact text of more than `MAX_TEXT` characters, or a named constant with two values.
         """
-        operator = OPERATORS[operator_name]
-        if len(operands) != operator.arity:
-            raise ExpressionError(f"{operator_name} takes {operator.arity} operand(s), not {len(operands)}")
-        for operand in operands:
-            instance(f"an operand of {operator_name}", operand, Expression, "an Expression")
-        if any(operand.semantics != operands[0].semantics for operand in operands):
-            raise ExpressionError(f"{operator_name}: operands with different semantics cannot be mixed")
-        return _intern(operator_name, operands, None, operands[0].semantics)
+        applied = _applied(operator_name, *operands)
+        parsing.check_length(applied)
+        return applied
 
     @staticmethod
     def parse(text: str, check: Callable[[Expression], None] | None = None) -> Expression:
@@ -162,7 +157,7 @@ class Expression:
             >>> str(Expression.parse("(label - pred) / 2"))
             'mul(add(label, neg(pred)), inv(2))'
         """
-        return parsing.parse(text, Expression.leaf, Expression.apply, check)
+        return parsing.parse(text, Expression.leaf, _applied, check)
 
     def nodes(self) -> tuple[Expression, ...]:
         """Return every distinct node once, operands before those that use them, the root last."""
@@ -211,6 +206,7 @@ class Expression:
         for node in self.nodes():
             operands = tuple(rebuilt[operand] for operand in node.operands)
             rebuilt[node] = _intern(node.head, operands, node.constant, semantics, node.name)
+        parsing.check_length(rebuilt[self])
         return rebuilt[self]
 
     def with_constants(self, **values: float) -> Expression:
@@ -230,7 +226,7 @@ class Expression:
         rebuilt: dict[Expression, Expression] = {}
         for node in self.nodes():
             if node.operands:
-                rebuilt[node] = Expression.apply(node.head, *[rebuilt[operand] for operand in node.operands])
+                rebuilt[node] = _applied(node.head, *[rebuilt[operand] for operand in node.operands])
             elif node.name in values:
                 rebuilt[node] = Expression.leaf(values[node.name], node.semantics, node.name)
             else:
@@ -303,7 +299,18 @@ class Expression:
         return notation.latex(self if self.depth > _DEEPEST_READ else self._simplified(digits))
 
     def _simplified(self, digits: int | None) -> Expression:
-        return simplified(self, Expression.leaf, Expression.apply, digits)
+        return simplified(self, Expression.leaf, _applied, digits)
+
+
+def _applied(operator_name: str, *operands: Expression) -> Expression:
+    operator = OPERATORS[operator_name]
+    if len(operands) != operator.arity:
+        raise ExpressionError(f"{operator_name} takes {operator.arity} operand(s), not {len(operands)}")
+    for operand in operands:
+        instance(f"an operand of {operator_name}", operand, Expression, "an Expression")
+    if any(operand.semantics != operands[0].semantics for operand in operands):
+        raise ExpressionError(f"{operator_name}: operands with different semantics cannot be mixed")
+    return _intern(operator_name, operands, None, operands[0].semantics)
 
 
 def _received(text: str, operators: Iterable[Sent[Operator]], terminals: Iterable[Sent[Terminal]]) -> Expression:
@@ -385,15 +392,6 @@ def _simplify(node: Expression, operands: tuple[Expression, ...]) -> Expression:
     kept = neutral(node.head, operands, node.semantics)
     if kept is not None:
         return kept
-    if len(operands) == 2 and OPERATORS[node.head].commutative and _precedes(operands[1], operands[0]):
+    if len(operands) == 2 and OPERATORS[node.head].commutative and precedes(operands[1], operands[0]):
         operands = operands[::-1]
     return node if operands == node.operands else _intern(node.head, operands, None, node.semantics)
-
-
-def _precedes(one: Expression, other: Expression) -> bool:
-    """Short before long, then by name: an order that reads well and depends on the content alone."""
-    if one.tree_size != other.tree_size:
-        return one.tree_size < other.tree_size
-    if one.head != other.head:
-        return one.head < other.head
-    return one is not other and one.digest < other.digest

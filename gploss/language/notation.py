@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import ClassVar, Final
 
@@ -51,7 +51,7 @@ class _Notation(ABC):
     def __init__(self, root: Node) -> None:
         self.root = root
         self.clamped = root.semantics == "clamped"
-        self.uses = _written_uses(root)
+        self.uses = _written_uses(root, self.printed)
         self.definitions = [f"{self.symbol(name)} = {self.number(value)}" for name, value in root.constants.items()]
         self.parts = 0
         self.done: dict[Node, tuple[str, int]] = {}
@@ -94,6 +94,10 @@ class _Notation(ABC):
     def deserves_a_name(self, node: Node, text: str) -> bool:
         """Whether a part that is used more than once is written once."""
         return bool(node.operands) and node.head not in ("neg", "inv") and len(text) > self.longest_repeated
+
+    def printed(self, node: Node) -> Mapping[int, int]:
+        """Return how often an operator prints each of its operands, by place, where that is more than once."""
+        return {}
 
     def within(self, node: Node, least: int) -> str:
         """Return what is written for a node, in brackets if it binds less than that."""
@@ -239,6 +243,13 @@ class _Latex(_Notation):
     def terminal(self, name: str) -> str:
         return TERMINALS[name].latex
 
+    def printed(self, node: Node) -> Mapping[int, int]:
+        if not node.operands or node.head in self.signs:
+            return {}
+        operator = OPERATORS[node.head]
+        text = operator.latex.format(**{name: f"\0{place}\0" for place, name in enumerate(operator.operand_names)})
+        return {place: text.count(f"\0{place}\0") for place in range(operator.arity)}
+
     def call(self, node: Node) -> tuple[str, int]:
         operator = OPERATORS[node.head]
         least = SUM if operator.precedence > PRODUCT else PRODUCT if operator.arity == 1 else operator.precedence
@@ -247,12 +258,14 @@ class _Latex(_Notation):
         return operator.latex.format(**named), operator.precedence
 
 
-def _written_uses(root: Node) -> dict[Node, int]:
+def _written_uses(root: Node, printed: Callable[[Node], Mapping[int, int]]) -> dict[Node, int]:
     """Return how often each node is written out: a minus sign or a quotient writes its operand anew at each use."""
     uses: dict[Node, int] = {root: 1}
     for node in reversed(root.nodes()):
-        for operand in node.operands:
-            uses[operand] = uses.get(operand, 0) + (uses[node] if node.head in ("neg", "inv") else 1)
+        times = printed(node)
+        for place, operand in enumerate(node.operands):
+            own = uses[node] if node.head in ("neg", "inv") else times.get(place, 1)
+            uses[operand] = uses.get(operand, 0) + own
     return uses
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from gploss.arguments import instance
-from gploss.language.checks import trouble_with_name
+from gploss.language import printing
+from gploss.language.checks import LONGEST_NAME, trouble_with_name
 from gploss.language.operators import OPERATORS, Semantics
+from gploss.language.printing import Node
 from gploss.language.terminals import TERMINALS, aliases
 
-N = TypeVar("N")
+N = TypeVar("N", bound=Node)
 Leaf = Callable[[str | float, Semantics, str | None], N]
 Check = Callable[[N], None]
 
@@ -68,6 +70,17 @@ def check_constant_name(name: str) -> None:
         trouble = "it has a meaning of its own in expressions"
     if trouble is not None:
         raise ExpressionError(f"{name!r} is no name of a constant: {trouble}")
+
+
+def check_length(root: Node) -> None:
+    """Do nothing for a formula whose exact text can be read back.
+
+    Raises:
+        ExpressionError: it has more than `MAX_TEXT` characters.
+    """
+    # Names are short, so that the text of a tree of fewer operators is not too long; a longer one is written out.
+    if root.tree_size > MAX_TEXT // (4 * LONGEST_NAME) and len(printing.text(root)) > MAX_TEXT:
+        raise ExpressionError(f"the exact text of an expression may have {MAX_TEXT} characters at most")
 
 
 def parse(text: str, leaf: Leaf[N], apply: Callable[..., N], check: Check[N] | None = None) -> N:
@@ -126,7 +139,13 @@ class _Parser(Generic[N]):
                 raise ParseError(self.text, self.start, "nothing is clamped", "an expression in the brackets")
         self.source = _NAMED.sub(self._constant, self.source)
         try:
-            return self._build(self._statements())
+            root = self._build(self._statements())
+            check_length(root)
+            return root
+        except ParseError:
+            raise
+        except ExpressionError as error:
+            raise ParseError(self.text, self.start, str(error), "a smaller expression") from None
         except RecursionError:  # a sum of hundreds of terms is as deep as it is long
             expected = f"at most {MAX_DEPTH} operators on a way down"
             raise ParseError(self.text, self.start, "the text is nested too deeply", expected) from None

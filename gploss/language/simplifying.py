@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,26 @@ def neutral(head: str, operands: Sequence[N], semantics: Semantics) -> N | None:
     else:
         return None
     return kept if semantics == "plain" or kept.operands else None
+
+
+class Ordered(Node, Protocol):
+    """What an order of formulas needs to know of them."""
+
+    @property
+    def digest(self) -> bytes:
+        """Hash of the content."""
+
+
+def precedes(one: Ordered, other: Ordered) -> bool:
+    """Tell which of two formulas comes first: an order that reads well and depends on the content alone.
+
+    Short ones come before long ones, then the name decides.
+    """
+    if one.tree_size != other.tree_size:
+        return one.tree_size < other.tree_size
+    if one.head != other.head:
+        return one.head < other.head
+    return one is not other and one.digest < other.digest
 
 
 def simplified(root: N, leaf: Callable[..., N], apply: Callable[..., N], digits: int | None = None) -> N:
