@@ -11,6 +11,8 @@ import torch
 from gploss.arguments import instance, real_number
 from gploss.compute.kinds import FORMULA, LOSS_KINDS, LossKind
 from gploss.compute.program import Program
+from gploss.files.shapes import NUMBER, first_line, read_json, require
+from gploss.files.whole import write_text_atomic
 from gploss.language.export import torch_source, torch_values
 from gploss.language.expression import Expression
 from gploss.screening.screening import screen
@@ -105,21 +107,24 @@ class ExpressionLoss:
     def save(self, path: str | Path) -> None:
         """Write formula, scale and the task's name to a JSON file."""
         record = {"expression": str(self.expression), "scale": self.scale, "task": self.task.name}
-        Path(path).write_text(json.dumps(record) + "\n")
+        write_text_atomic(path, json.dumps(record) + "\n")
 
     @staticmethod
     def load(path: str | Path) -> ExpressionLoss:
         """Read what `save` wrote.
 
         Raises:
+            OSError: there is no such file, or it may not be read.
             ValueError: the file holds no loss, or one of a task that is not registered in `TASKS`.
         """
         try:
-            record = json.loads(Path(path).read_text())
-            task = TASKS[record["task"]]
-            return ExpressionLoss(Expression.parse(record["expression"]), float(record["scale"]), task)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no saved loss: {error}") from error
+            record = read_json(path)
+            if not isinstance(record, dict):
+                raise ValueError("a loss is a dictionary")
+            require(record, {"task": (str,), "expression": (str,), "scale": NUMBER})
+            return ExpressionLoss(Expression.parse(record["expression"]), record["scale"], TASKS[record["task"]])
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"{path} holds no saved loss: {first_line(error)}") from error
 
 
 LOSS_KINDS.register(FORMULA, LossKind(Expression.parse, Program.compile, ExpressionLoss))

@@ -11,10 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
+from gploss.arguments import whole_number
 from gploss.compute.kinds import LOSS_KINDS, Loss
 from gploss.files.plain import JSON, canonical_json, digest
+from gploss.files.shapes import NUMBER, require, require_each
 from gploss.language.expression import Expression
 
 
@@ -126,11 +128,30 @@ class Evaluation:
         if record.keys() != names:
             missing, unknown = sorted(names - record.keys()), sorted(record.keys() - names)
             raise ValueError(f"not an evaluation: missing fields {missing}, unknown fields {unknown}")
+        require(record, _KINDS)
+        whole_number("candidate_epochs", record["candidate_epochs"], least=0, most=2**63 - 1)
+        for name, values in record["metrics"].items():
+            require({name: values}, {name: (list,)})
+            require_each(name, values, (*NUMBER, str, type(None)))
         fields = dict(record)
         fields["loss"] = LOSS_KINDS[fields.pop("kind")].parse(record["loss"])
         fields["status"] = Status(record["status"])
         fields["metrics"] = metrics_from_json(record["metrics"])
         return cls(**fields)
+
+
+_MAYBE_TEXT: Final = (str, type(None))
+_MAYBE_NUMBER: Final = (*NUMBER, type(None))
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("kind", "loss", "status"), (str,)),
+    **dict.fromkeys(("reason", "fingerprint", "duplicate_of"), _MAYBE_TEXT),
+    **dict.fromkeys(("reward", "scale"), _MAYBE_NUMBER),
+    "metrics": (dict,),
+    "cached": (bool,),
+    "seconds": NUMBER,
+    "candidate_epochs": (int,),
+}
 
 
 def metrics_to_json(metrics: Mapping[str, Sequence[float]]) -> dict[str, JSON]:

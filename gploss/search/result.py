@@ -11,13 +11,14 @@ from functools import cached_property
 from html import escape
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
-from gploss.arguments import whole_number
+from gploss.arguments import instance, shown, whole_number
 from gploss.compute.kinds import FORMULA, LOSS_KINDS
 from gploss.files.plain import JSON, canonical_json, differences, digest
+from gploss.files.shapes import NUMBER, first_line, read_json, require, require_each
 from gploss.files.whole import write_text_atomic
 from gploss.language.expression import Expression
 from gploss.loss_function import LossFunction
@@ -29,6 +30,17 @@ from gploss.tasks.pointwise import POINTWISE
 _FORMAT = "gploss search result"
 _VERSION = 2
 _STOPPED = ("budget", "exhausted", "interrupted", "failed")
+
+_LARGEST = 1 << 31
+"""Bytes of the largest file that is read."""
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("searcher", "stopped", "metric"), (str,)),
+    "seed": (int, type(None)),
+    "higher_is_better": (bool,),
+    **dict.fromkeys(("counts", "settings"), (dict,)),
+    "elapsed": (list,),
+}
 
 _SHOWN = 5
 """Losses that a result's representation lists."""
@@ -146,9 +158,12 @@ class SearchResult:
             One result with all records. It ended as the least complete of the runs did.
 
         Raises:
+            TypeError: they are no list of results.
             ValueError: there is none, or rewards do not compare; the message lists the differences.
         """
-        joined = list(results)
+        if isinstance(results, cls) or not isinstance(results, Iterable):
+            raise TypeError(f"results must be a list of search results, got {shown(results)}")
+        joined = [instance("each of results", result, cls, "a SearchResult") for result in results]
         if not joined:
             raise ValueError("nothing to join: give at least one result")
         runs = [run for result in joined for run in result._runs()]
@@ -261,13 +276,17 @@ class SearchResult:
         path = Path(path)
         version, content = _read(path)
         try:
+            require(content, {"records": (list,)})
+            require_each("records", content["records"], (dict,))
             if version == 1:
                 content["records"] = list(map(_with_kind, content["records"]))
             content["records"] = tuple(Evaluation.from_json(record) for record in content["records"])
+            _check_shapes(content)
             content["elapsed"] = tuple(content["elapsed"])
             return cls(**content)
         except (ValueError, TypeError, LookupError) as error:
-            raise ResultError(f"{path}: this search result cannot be understood: {error}") from error
+            told = first_line(error)
+            raise ResultError(f"{path}: this search result cannot be understood: {told}") from error
 
     def __str__(self) -> str:
         best = "no candidate was trained" if self.best is None else f"best: {self.best}"
@@ -345,9 +364,9 @@ def _digest(content: Mapping[str, JSON]) -> str | None:
 def _read(path: Path) -> tuple[int, dict[str, Any]]:
     """Version and result part of a file, its format, version and digest checked."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, most=_LARGEST)
     except ValueError as error:
-        raise ResultError(f"{path}: damaged, or not a search result: {error}") from error
+        raise ResultError(f"{path}: damaged, or not a search result: {first_line(error)}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ResultError(f"{path}: not a search result (its format is not {_FORMAT!r})")
     if document.get("version") not in (1, _VERSION):
@@ -356,10 +375,22 @@ def _read(path: Path) -> tuple[int, dict[str, Any]]:
             f"this is version {_VERSION}: use the release of gploss that wrote it"
         )
     content: Any = document.get("result")
-    digest = _digest(content) if isinstance(content, dict) else None
+    try:
+        digest = _digest(content) if isinstance(content, dict) else None
+    except (ValueError, RecursionError):  # a number that is none, or what is nested too deeply
+        digest = None
     if digest is None or document.get("digest") != digest:
         raise ResultError(f"{path}: damaged, or changed since it was saved: its digest does not fit its content")
     return document["version"], dict(content)
+
+
+def _check_shapes(content: Mapping[str, Any]) -> None:
+    require(content, _KINDS)
+    require_each("elapsed", content["elapsed"], NUMBER)
+    require_each("counts", content["counts"].values(), (int,))
+    joined = content["settings"].get("joined", [])
+    require({"joined": joined}, {"joined": (list,)})
+    require_each("joined", joined, (dict,))
 
 
 def _with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
