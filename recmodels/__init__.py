@@ -24,6 +24,7 @@ from recmodels.metrics import METRICS
 from recmodels.models.base import MODELS, Batch, ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
+from recmodels.models.time_limit import ModuleTooSlow, time_limit
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import PAPER, PROTOCOLS, STANDARD, Protocol
 from recmodels.training.stacked.trainer import StackedTrainer
@@ -57,6 +58,7 @@ __all__ = [
     "LossEvaluator",
     "Member",
     "ModelFactory",
+    "ModuleTooSlow",
     "Noise",
     "Outcome",
     "PointwiseProblem",
@@ -88,6 +90,7 @@ __all__ = [
     "rivals_of",
     "rolling_splits",
     "synthetic_ratings",
+    "time_limit",
     "tune",
     "verdict_notes",
     "verdict_sentence",

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 #: Of a configuration file. TOML's reader takes a time that grows with the square of what is nested.
 _MOST_BYTES: Final = 1 << 14
 
+#: Characters of a value or a problem that a message shows.
+_LONGEST: Final = 600
+
 
 class ConfigurationError(ValueError):
     """A configuration cannot be used; the message names place, option and remedy."""
@@ -44,7 +47,7 @@ class Configuration(BaseModel):
         for name in given:
             if name not in cls.options():
                 raise ConfigurationError(
-                    f"{places.get(name, f'--{name}')}: no option is named {name!r}{cls._nearest(name)}"
+                    f"{places.get(name, f'--{name}')}: no option is named {_short(repr(name))}{cls._nearest(name)}"
                 )
         for name, value in given.items():
             problem = _unwritable(value)
@@ -60,9 +63,8 @@ class Configuration(BaseModel):
                 places.get(name, f"--{name}"),
                 re.sub("^Value error, ", "", first["msg"]).replace("Input should", "it should", 1),
             )
-            raise ConfigurationError(
-                f"{place}: {name} is {json.dumps(given[name], default=str)}; {problem}"
-            ) from error
+            value = json.dumps(given[name], default=str)
+            raise ConfigurationError(f"{place}: {name} is {_short(value)}; {_short(problem)}") from error
 
     @classmethod
     def sections(cls) -> dict[str, list[str]]:
@@ -125,16 +127,22 @@ def _unwritable(value: Any) -> str | None:
     """Return why a value cannot be written into the run's files, or be a file's name, if so."""
     parts = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(part, str) and "\0" in part for part in parts):
-        return f"is {value!r}, with a character that no name has: give another name"
+        return f"is {_short(repr(value))}, with a character that no name has: give another name"
     try:
         json.dumps(value, default=str, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        return f"is {value!r}, which is not in UTF-8: give another name"
+        return f"is {_short(repr(value))}, which is not in UTF-8: give another name"
     except ValueError:
         return f"is {value!r}: give a finite number"
     except RecursionError:
         return "is nested too deeply: give a plain value"
     return None
+
+
+def _short(text: str) -> str:
+    """Return a text, or of a long one its two ends."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def opposite(flag: str) -> str:

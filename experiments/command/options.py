@@ -28,7 +28,7 @@ def _checked(place: str) -> AfterValidator:
         known = attrgetter(attribute)(importlib.import_module(module))
         try:
             known(name) if callable(known) else known[name]
-        except LookupError as error:
+        except (LookupError, OSError) as error:  # the latter of names that no file can have
             raise ValueError(str(error)) from error
         return name
 

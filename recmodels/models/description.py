@@ -11,6 +11,7 @@ from torch.nn.modules import module as every_module
 from gploss.files.described import key_of
 from recmodels.data.rows import Schema
 from recmodels.models.base import ModelFactory, build_model
+from recmodels.models.time_limit import is_limit
 
 #: Where torch keeps the hooks that are called for every module.
 _HOOKS_OF_ALL: Final = tuple(
@@ -36,7 +37,7 @@ def describe_model(factory: ModelFactory, schema: Schema) -> dict[str, str]:
     model = build_model(factory, schema, seed=0)
     _check_forward(model)
     kind = type(model)
-    hooks = [list(vars(every_module)[name].values()) for name in _HOOKS_OF_ALL]
+    hooks = [[hook for hook in vars(every_module)[name].values() if not is_limit(hook)] for name in _HOOKS_OF_ALL]
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "code": key_of((factory, model, hooks), f"the model {kind.__qualname__}"),

@@ -138,3 +138,9 @@ def test_bytes_of_a_damaged_file_tell_a_terminal_nothing(gploss: Gploss, tmp_pat
     )
     assert outcome.code == 1 and outcome.errors.startswith("Error: ")
     assert outcome.errors.endswith("\n") and outcome.errors.rstrip("\n").isprintable()
+
+
+def test_a_name_that_no_file_can_have_is_named(gploss: Gploss) -> None:
+    outcome = gploss("compare", "--dataset", "x" * 5000)
+    assert outcome.code == 1 and len(outcome.errors) < 2000
+    assert outcome.errors.startswith('Error: --dataset: dataset is "xxx')

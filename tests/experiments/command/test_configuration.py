@@ -93,6 +93,14 @@ def test_hostile_files_are_refused(tmp_path: Path, text: str, message: str) -> N
         read(tmp_path, text)
 
 
+def test_messages_are_short_however_long_the_values(tmp_path: Path) -> None:
+    long = "x" * 9000
+    for text in (f'cakes = "{long}"', f"{long} = 1", f'recipe = "{long}\\u0000"', f'no-eggs = ["{long}"]'):
+        with pytest.raises(ConfigurationError, match=r"bake.toml, line 1: .*xxx \.\.\. xxx") as caught:
+            read(tmp_path, text)
+        assert len(str(caught.value)) < 1500
+
+
 def test_names_that_are_no_text_are_refused_before_anything_is_done() -> None:
     with pytest.raises(ConfigurationError, match=r"--recipe: recipe is 'a.udcff', which is not in UTF-8"):
         Bake.of({"recipe": os.fsdecode(b"a\xff")}, {"recipe": "--recipe"})
