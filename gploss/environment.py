@@ -29,7 +29,8 @@ def numbers_depend_on() -> dict[str, str]:
     """Return what the bits of a trained model depend on beside data, code and settings.
 
     Returns:
-        The versions of Python (whose compiled code is in keys), numpy, torch and numba; and "processor": the
+        The versions of Python (whose compiled code is in keys), numpy, torch and numba; "matrices": torch's
+        own settings of what is computed in which precision; and "processor": the
         instructions that torch chooses, and the kind that numba compiles for.
     """
     kind = vars(config)["CPU_NAME"] or llvm.get_host_cpu_name()
@@ -38,6 +39,7 @@ def numbers_depend_on() -> dict[str, str]:
         "numpy": np.__version__,
         "torch": torch.__version__,
         "numba": numba.__version__,
+        "matrices": f"{torch.get_default_dtype()}, {torch.get_float32_matmul_precision()} precision",
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {kind}",
     }
 

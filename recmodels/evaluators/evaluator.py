@@ -12,7 +12,7 @@ import pandas as pd
 from gploss.arguments import choice, each, instance, seed_number, truth, whole_number
 from gploss.compute.kinds import Loss
 from gploss.environment import numbers_depend_on
-from gploss.files.described import key_of, own_code
+from gploss.files.described import describe, key_of, own_code
 from gploss.files.plain import JSON
 from gploss.screening.probes import PROBE_VERSION
 from gploss.screening.screening import Reason, Screening
@@ -99,6 +99,7 @@ class LossEvaluator:
         self.metric = problem.metric
         self.higher_is_better = problem.higher_is_better
         self.reward = Reward(self.metric, self.higher_is_better)
+        self._code = self._code_now()
         self.key = EvaluationKey(self._key_fields())
 
     @classmethod
@@ -167,8 +168,19 @@ class LossEvaluator:
             **self.trainer.describe(self.problem.schema),
         }
 
+    def _code_now(self) -> str:
+        own = (getattr(self.trainer, "model", None), type(self.trainer), type(self.problem))
+        return describe(own, "the model").hash
+
+    def _look_again(self) -> None:
+        """Make the key anew where code was edited since, as in a notebook."""
+        code = self._code_now()
+        if code != self._code:
+            self._code, self.key = code, EvaluationKey(self._key_fields())
+
     def describe(self) -> dict[str, JSON]:
-        """Return what decides the evaluations, for results and checkpoints."""
+        """Return what decides the evaluations, for results and checkpoints, as code and versions are now."""
+        self.key = EvaluationKey(self._key_fields())
         return {
             "data": self.problem.name,
             "task": self.problem.task.name,
@@ -186,6 +198,8 @@ class LossEvaluator:
 
     def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
         """Evaluate a prefix of the losses; see `gploss.search.evaluator.Evaluator`."""
+        if self.cache is not None:
+            self._look_again()
         sifted = self.sieve.sift(losses, seen, limit)
         screening = sifted.screening
         stored = {k: entry for k in sifted.new if (entry := self._look_up(screening, k)) is not None}

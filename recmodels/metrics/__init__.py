@@ -76,7 +76,7 @@ class Metric:
     @property
     def content(self) -> str:
         """A hash of its code and all that this calls."""
-        return key_of((self.function, sorted(self.needs)), f"the metric {self.name!r}")
+        return key_of((self.function, sorted(self.needs), self.resampled), f"the metric {self.name!r}")
 
     def __call__(self, scores: Tensor, targets: Targets) -> Tensor:
         """Return the metric of each row, (M,) float64; arguments and errors as in `evaluate`."""

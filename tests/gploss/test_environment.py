@@ -49,6 +49,8 @@ def test_what_numbers_depend_on_is_found_anew(monkeypatch: pytest.MonkeyPatch) -
         (np, "__version__", "0"),
         (torch, "__version__", "0"),
         (numba, "__version__", "0"),
+        (torch, "get_float32_matmul_precision", lambda: "medium"),
+        (torch, "get_default_dtype", lambda: torch.float64),
         (torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT"),
         (environment.llvm, "get_host_cpu_name", lambda: "abacus"),
     ):

@@ -233,3 +233,33 @@ class Trains(trainer):
     assert evaluator(source.replace("return count", "return count  # all")).key == base.key
     for old, new in (("return count", "return count - 1"), ("super().fit", "trainer.fit")):
         assert evaluator(source.replace(old, new)).key != base.key
+
+
+def test_code_that_is_edited_under_an_evaluator_is_seen() -> None:
+    names = typed(
+        """
+def helper(u, i): return (u * i).sum(-1)
+class Net(torch.nn.Module):
+    def __init__(self, n_users, n_items):
+        super().__init__()
+        self.u, self.i = torch.nn.Embedding(n_users, 4), torch.nn.Embedding(n_items, 4)
+    def forward(self, batch): return helper(self.u(batch.user), self.i(batch.item))
+""",
+        torch=torch,
+    )
+    with Cache(":memory:") as cache:
+        evaluator = LossEvaluator(
+            PROBLEM, StackedTrainer(names["Net"], STANDARD, device="cpu"), epochs=1, cache=cache
+        )
+        (first,) = evaluator.evaluate([MSE], {}, 1)
+        assert evaluator.evaluate([MSE], {}, 1)[0].cached
+        names["helper"] = lambda u, i: -(u - i).square().sum(-1)
+        (second,) = evaluator.evaluate([MSE], {}, 1)
+        assert not second.cached and second.reward != first.reward
+        described = evaluator.describe()
+        before = METRICS["auc"]
+        METRICS._entries["auc"] = Metric("auc", lambda own: METRICS["gauc"].function(own), True)
+        try:
+            assert evaluator.describe() != described
+        finally:
+            METRICS._entries["auc"] = before
