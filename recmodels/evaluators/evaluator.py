@@ -173,13 +173,16 @@ class LossEvaluator:
         return describe(own, "the model").hash
 
     def _look_again(self) -> None:
-        """Make the key anew where code was edited since, as in a notebook."""
+        """Where code was edited since, as in a notebook, have the trainer look at the model anew."""
         code = self._code_now()
         if code != self._code:
-            self._code, self.key = code, EvaluationKey(self._key_fields())
+            self._code = code
+            self.trainer.forget()
+            self.key = EvaluationKey(self._key_fields())
 
     def describe(self) -> dict[str, JSON]:
         """Return what decides the evaluations, for results and checkpoints, as code and versions are now."""
+        self._look_again()
         self.key = EvaluationKey(self._key_fields())
         return {
             "data": self.problem.name,
@@ -198,8 +201,7 @@ class LossEvaluator:
 
     def evaluate(self, losses: Sequence[Loss], seen: Mapping[str, Evaluation], limit: int) -> list[Evaluation]:
         """Evaluate a prefix of the losses; see `gploss.search.evaluator.Evaluator`."""
-        if self.cache is not None:
-            self._look_again()
+        self._look_again()
         sifted = self.sieve.sift(losses, seen, limit)
         screening = sifted.screening
         stored = {k: entry for k in sifted.new if (entry := self._look_up(screening, k)) is not None}

@@ -79,6 +79,13 @@ class ChosenTrainer(Trainer):
         self.name = self._chosen[schema].name
         return self._chosen[schema]
 
+    def forget(self) -> None:
+        """Choose anew; see `Trainer.forget`."""
+        self._chosen.clear()
+        for trainer in (self._general, self._fused):
+            if trainer is not None:
+                trainer.forget()
+
     def _tell(self, error: OtherModelError) -> None:
         warnings.warn(
             f"the model has the weights of MF, but is another one ({error.reason}): it is trained in stacked "

@@ -176,6 +176,10 @@ class Trainer(ABC):
     def describe(self, schema: Schema) -> dict[str, JSON]:
         """Return what results depend on beside problem, losses and members: for keys and records."""
 
+    def forget(self) -> None:
+        """Drop what was found out about the model: its code has been edited since."""
+        return
+
     def settings(self, problem: Problem) -> dict[str, Setting]:
         """Return what may differ from member to member: the protocol's settings, and the problem's."""
         return {**self.protocol.settings(), **problem.settings}

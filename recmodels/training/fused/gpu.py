@@ -83,6 +83,10 @@ class TritonTrainer(ChunkTrainer):
         self.chunk_size = chunk_size
         self._proven: set[Schema] = set()
 
+    def forget(self) -> None:
+        """Prove the model anew; see `Trainer.forget`."""
+        self._proven.clear()
+
     def prove(self, batches: Batches, task: Task = POINTWISE) -> None:
         """Hold the kernel to the user's own module, on a few batches; see `FusedTrainer.prove`.
 

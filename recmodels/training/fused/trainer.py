@@ -87,6 +87,10 @@ class FusedTrainer(Trainer):
         self._last: _Shared | None = None
         self._layouts: dict[Schema, Layout] = {}
 
+    def forget(self) -> None:
+        """Prove the model anew; see `Trainer.forget`."""
+        self._last, self._layouts = None, {}
+
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_last": None}
 

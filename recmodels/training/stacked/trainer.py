@@ -90,6 +90,10 @@ class StackedTrainer(ChunkTrainer):
         self._is_tried = False
         self._plain = PlainTrainer(model, protocol, device=device, together=stack_size)
 
+    def forget(self) -> None:
+        """Find out anew how the model is trained; see `Trainer.forget`."""
+        self.plans.clear()
+
     def plan(self, batches: Batches) -> Plan:
         """Find out how the model is trained: once for all problems with the same columns.
 

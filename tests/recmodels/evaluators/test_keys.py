@@ -22,8 +22,10 @@ from recmodels.data.pointwise import PointwiseProblem
 from recmodels.evaluators import evaluator as module
 from recmodels.evaluators.evaluator import LossEvaluator
 from recmodels.metrics import METRICS, Metric
+from recmodels.models.base import Batch
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.mf import MF
+from recmodels.training.choice import choose_trainer
 from recmodels.training.problem import Problem
 from recmodels.training.protocol import STANDARD
 from recmodels.training.stacked.trainer import StackedTrainer
@@ -233,6 +235,28 @@ class Trains(trainer):
     assert evaluator(source.replace("return count", "return count  # all")).key == base.key
     for old, new in (("return count", "return count - 1"), ("super().fit", "trainer.fit")):
         assert evaluator(source.replace(old, new)).key != base.key
+
+
+def test_a_copy_of_mf_that_is_edited_under_an_evaluator_is_trained_as_it_is_now() -> None:
+    class Copy(MF):
+        factor = 1.0
+
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return super().forward(batch) * self.factor
+
+    def made(cache: Cache | None) -> LossEvaluator:
+        return LossEvaluator(PROBLEM, choose_trainer(Copy, STANDARD, device="cpu"), epochs=1, cache=cache)
+
+    with Cache(":memory:") as cache:
+        evaluator = made(cache)
+        assert evaluator.key.fields["trainer"] == "fused"
+        evaluator.evaluate([MSE], {}, 1)
+        Copy.factor = 3.0
+        with pytest.warns(UserWarning, match="has the weights of MF, but is another one"):
+            (edited,) = evaluator.evaluate([MSE], {}, 1)
+        assert not edited.cached and evaluator.key.fields["trainer"] == "stacked"
+        with pytest.warns(UserWarning, match="has the weights of MF"):
+            assert made(None).evaluate([MSE], {}, 1)[0].metrics == edited.metrics
 
 
 def test_code_that_is_edited_under_an_evaluator_is_seen() -> None:
