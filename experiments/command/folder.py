@@ -221,7 +221,8 @@ class RunFolder:
             raise FolderError(f"{self.path} is a file, not a folder: choose another --out")
         if known is None:
             present = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
-            present = [name for name in present if name != LOCK]
+            # a process that is killed at its very beginning leaves half a record under another name
+            present = [name for name in present if name != LOCK and not name.startswith(f".{RECORD}.")]
             if present:
                 raise FolderError(
                     f"{self.path} holds {', '.join([*present[:3], '...'][: len(present)])} but no {RECORD}: no "

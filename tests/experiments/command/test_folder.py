@@ -166,6 +166,24 @@ def test_interruptions_and_failures_are_recorded(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
 
 
+def test_a_run_killed_before_its_record_was_there_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.replace", lambda *_: os._exit(9)
+        )  # what comes after the file under its own name
+        process = os.fork()
+        if not process:
+            with folder(tmp_path).open(DATA):
+                pass
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2 and ".lock" in left and not (tmp_path / "run.json").exists()
+    bake(tmp_path, Mode.RESUME)
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "finished"
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path
