@@ -96,7 +96,10 @@ class Mixtures:
         return Mixtures(self.mixtures, self.task, multipliers)
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         shares = self.shares if rows is None else self.shares[rows]
         values, slopes = 0.0, 0.0

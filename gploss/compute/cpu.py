@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -25,10 +25,13 @@ import numba
 import pooch
 
 import gploss.compute.announce  # noqa: F401 (announces what is compiled)
+from gploss.compute import wide
 from gploss.compute.kernel_files import FromSource, KernelError, check_kernels, private_folder
 from gploss.compute.tables import Tables
+from gploss.compute.wide import Code
 from gploss.language.formula import Formula
 from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
+from gploss.language.reductions import Reduction
 
 Precision = Literal["float32", "float64"]
 
@@ -126,11 +129,13 @@ def _generate(precision: Precision, tables: Tables) -> str:
     }
     for name in ("exp", "log", "tanh"):
         sections[name] = [f"return {name}_single(x)" if precision == "float32" else f"return np.{name}(x)"]
+    template = _TEMPLATE.read_text()
+    if tables.wide:
+        sections |= wide.sections(code, tables)
+        template += wide.second_half()
     sections["numbers"] = [f"{name} = REAL({value})" for value, name in numbers.items()]
-    return fill_template(_TEMPLATE.read_text(), sections)
+    return fill_template(template, sections)
 
-
-Code = Callable[[Formula, Mapping[str, str]], str]
 
 _OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row would cost more than the arithmetic
 
@@ -138,6 +143,8 @@ _OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row
 def _forward(code: Code, tables: Tables) -> list[str]:
     lines = []
     for number, operator in enumerate(tables.operators):
+        if isinstance(operator, Reduction):
+            continue
         operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
         lines += [
             f"elif opcode == {number}:  # {operator.name}",
@@ -150,6 +157,8 @@ def _forward(code: Code, tables: Tables) -> list[str]:
 def _backward(code: Code, tables: Tables) -> list[str]:
     lines = []
     for number, operator in enumerate(tables.operators):
+        if isinstance(operator, Reduction):
+            continue
         variables = dict(zip(operator.operand_names, _OPERANDS, strict=False)) | {"value": "values[slot, j]"}
         lines.append(f"elif opcode == {number}:  # {operator.name}")
         for bit, (formula, side) in enumerate(zip(operator.derivatives, ("left", "right"), strict=False)):

@@ -150,12 +150,15 @@ class JoinedLosses:
         return JoinedLosses(self.task, tuple(parts), self.places)
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         """Return losses (M, N) and d loss/d input (M, N) by differentiable input, as `Program.losses` does."""
         wanted = np.arange(len(self)) if rows is None else rows
         answers = [
-            (members, part.losses(_of_members(inputs, members, len(wanted)), own))
+            (members, part.losses(_of_members(inputs, members, len(wanted), self.task), own, present))
             for part, members, own in self._divided(wanted)
         ]
         values = _spread([(members, values) for members, (values, _) in answers], len(wanted))
@@ -209,18 +212,18 @@ class _JoinedKernel(LossKernel):
 
 
 def _of_members(
-    inputs: Mapping[str, npt.NDArray[Any]], members: Sequence[int], count: int
+    inputs: Mapping[str, npt.NDArray[Any]], members: Sequence[int], count: int, task: Task
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the inputs of some of the rows; what is the same for all stays."""
     return {
-        name: array[list(members)] if array.ndim == 2 and len(array) == count > 1 else array
+        name: array[list(members)] if array.ndim == 2 + (name in task.wide) and len(array) == count > 1 else array
         for name, array in inputs.items()
     }
 
 
 def _spread(parts: Sequence[tuple[Sequence[int], npt.NDArray[Any]]], count: int) -> npt.NDArray[Any]:
     """Put the rows of several arrays at their places in one."""
-    whole = np.empty((count, parts[0][1].shape[1]), parts[0][1].dtype) if parts else np.empty((0, 0))
+    whole = np.empty((count, *parts[0][1].shape[1:]), parts[0][1].dtype) if parts else np.empty((0, 0))
     for members, rows in parts:
         whole[list(members)] = rows
     return whole

@@ -68,7 +68,10 @@ class Losses(Protocol):
         ...
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         """Return losses (M, N) and d loss/d input (M, N) by differentiable input, as `Program.losses` does."""
         ...

@@ -21,6 +21,7 @@ from gploss.compute.cpu import load_kernels
 from gploss.compute.losses import LossKernel
 from gploss.compute.on_tensors import CompiledLosses, DeviceProgram, Run, TritonLosses
 from gploss.compute.tables import Tables
+from gploss.compute.wide import WideRun, checked_present, in_three, shapes_of
 from gploss.language.expression import Expression
 from gploss.tasks import Task
 
@@ -41,6 +42,9 @@ class Program:
         used: (K,) int64: bit t is set where terminal t occurs.
         clamped: (K,) bool: the authors' clamp follows every operator.
         tables: operators, inputs and terminals that opcodes and slots number.
+        shapes: (total,) int32, one an instruction: how many values an example has of it and of its operands, see
+            `gploss.compute.wide`; 0 in a task without wide inputs.
+        root_is_wide: (K,) bool: the loss is the mean over the m values of its slot.
     """
 
     task: Task
@@ -54,6 +58,8 @@ class Program:
     used: npt.NDArray[np.int64]
     clamped: npt.NDArray[np.bool_]
     tables: Tables
+    shapes: npt.NDArray[np.int32]
+    root_is_wide: npt.NDArray[np.bool_]
     _cast: dict[str, tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]] = field(
         default_factory=dict, repr=False
     )
@@ -94,9 +100,12 @@ class Program:
         constant_offsets = [0]
         roots: list[int] = []
         used: list[int] = []
+        shapes: list[int] = []
+        root_is_wide: list[bool] = []
         for expression in canonical:
             task.check(expression)
             nodes = expression.nodes()
+            done = len(instructions)
             slots: dict[Expression, int] = {}
             slot = len(terminals)
             bits = 0
@@ -112,6 +121,8 @@ class Program:
             for node in nodes:
                 operands = node.operands
                 if operands:
+                    if node.head not in opcodes:
+                        raise ValueError(_reduces_nothing(expression, node.head, task))
                     code, arity = opcodes[node.head]
                     left = operands[0]
                     right = operands[-1]
@@ -125,6 +136,11 @@ class Program:
             constant_offsets.append(len(constants))
             roots.append(slots[expression])
             used.append(bits)
+            own_shapes, wide = (
+                shapes_of(nodes, tables) if tables.wide else ([0] * (len(instructions) - done), False)
+            )
+            shapes += own_shapes
+            root_is_wide.append(wide)
         return Program(
             task=task,
             expressions=canonical,
@@ -137,6 +153,8 @@ class Program:
             used=np.array(used, np.int64),
             clamped=np.array([expression.semantics == "clamped" for expression in canonical], np.bool_),
             tables=tables,
+            shapes=np.array(shapes, np.int32),
+            root_is_wide=np.array(root_is_wide, np.bool_),
         )
 
     def __post_init__(self) -> None:
@@ -160,17 +178,23 @@ class Program:
         return replace(self, multipliers=np.asarray(multipliers, np.float64), _cast={})
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         """Compute losses and their total derivatives with respect to each differentiable input.
 
         Args:
             inputs: an array for each input of the task: (M, N), or (N,) or (1, N) for all rows alike. Those that no
                 loss uses may be left out. The dtype of the differentiable ones, float32 or float64, is computed in.
+                Of a wide input of m values (M, N, m), or (N, m) or (1, N, m).
             rows: (M,) which of the K losses each row uses; all K in order by default.
+            present: (N, m) which values of wide inputs are there, of each example at least one; all where None.
 
         Returns:
-            Losses (M, N), and d loss/d input (M, N) by input. A NaN or infinity stays in its own element.
+            Losses (M, N), and d loss/d input (M, N) by input, of a wide one (M, N, m). A NaN or infinity stays in
+            its own element.
 
         Raises:
             ValueError: an input is missing or unknown, the shapes do not fit, or a row names no loss.
@@ -180,6 +204,8 @@ class Program:
         elif len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise ValueError(f"rows name losses {rows.min()} to {rows.max()}, but there are {len(self)}")
         self.check_inputs(inputs)
+        if self.tables.wide:
+            return self._wide_losses(inputs, rows, present)
         scores = [inputs[name] for name in self.tables.differentiable]
         real = np.float32 if all(column.dtype == np.float32 for column in scores) else np.float64
         nothing = np.zeros(scores[0].shape[-1])  # in the place of what no loss uses
@@ -190,6 +216,30 @@ class Program:
         self._check_shapes(len(rows), {name: array.shape for name, array in arrays.items()})
         losses, gradients = self.runner(np.ascontiguousarray(rows, np.int64), real)(list(arrays.values()))
         return losses, dict(zip(self.tables.differentiable, gradients, strict=True))
+
+    def _wide_losses(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64],
+        present: npt.NDArray[np.bool_] | None,
+    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+        """Do what `losses` does where some inputs have several values an example."""
+        scores = [inputs[name] for name in self.tables.differentiable]
+        real = np.float32 if all(column.dtype == np.float32 for column in scores) else np.float64
+        columns = {name: in_three(column, name in self.tables.wide) for name, column in inputs.items()}
+        there = checked_present(columns, self.tables, present, len(rows))
+        nothing = np.zeros((1, *there.shape))  # in the place of what no loss uses
+        arrays = [
+            np.ascontiguousarray(
+                columns.get(name, nothing if name in self.tables.wide else nothing[:, :, :1]), real
+            )
+            for name in self.tables.inputs
+        ]
+        losses, gradients = self.wide_runner(np.ascontiguousarray(rows, np.int64), real)(arrays, there)
+        return losses, {
+            name: gradient if name in self.tables.wide else gradient[:, :, 0]
+            for name, gradient in zip(self.tables.differentiable, gradients, strict=True)
+        }
 
     @cached_property
     def uses(self) -> tuple[str, ...]:
@@ -228,11 +278,7 @@ class Program:
             real: dtype of the arrays that the result takes, np.float32 or np.float64; they have to be contiguous,
                 (M, N) or (1, N), one for each input of the task in its order.
         """
-        if real.__name__ not in self._cast:
-            kernels = load_kernels("float32" if real is np.float32 else "float64", self.tables)
-            with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
-                self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
-        kernels, constants, multipliers = self._cast[real.__name__]
+        kernels, constants, multipliers = self._kernels(real)
         programs = (
             self.instructions, self.instruction_offsets, constants, self.constant_offsets,
             self.roots, self.used, self.clamped, multipliers, rows,
@@ -243,6 +289,39 @@ class Program:
             losses = np.empty((len(rows), inputs[0].shape[-1]), real)
             gradients = np.empty((depth, *losses.shape), real)
             kernels.run(*programs, tuple(inputs), losses, gradients)
+            return losses, gradients
+
+        return run
+
+    def _kernels(self, real: type[np.floating[Any]]) -> tuple[ModuleType, npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return compiled code, constants and multipliers of a precision."""
+        if real.__name__ not in self._cast:
+            kernels = load_kernels("float32" if real is np.float32 else "float64", self.tables)
+            with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
+                self._cast[real.__name__] = (kernels, self.constants.astype(real), self.multipliers.astype(real))
+        return self._cast[real.__name__]
+
+    def wide_runner(self, rows: npt.NDArray[np.int64], real: type[np.floating[Any]] = np.float32) -> WideRun:
+        """Return what `losses` does for fixed rows, without its checks, where some inputs are wide.
+
+        Args:
+            rows: (M,) which of the K losses each row uses.
+            real: dtype of the arrays that the result takes.
+        """
+        kernels, constants, multipliers = self._kernels(real)
+        programs = (
+            self.instructions, self.shapes, self.instruction_offsets, constants, self.constant_offsets,
+            self.roots, self.root_is_wide, self.used, self.clamped, multipliers, rows,
+        )  # fmt: skip
+        wide = [name in self.tables.wide for name in self.tables.differentiable]
+
+        def run(
+            inputs: Sequence[npt.NDArray[Any]], present: npt.NDArray[np.bool_]
+        ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]:
+            examples, m = present.shape
+            losses = np.empty((len(rows), examples), real)
+            gradients = tuple(np.empty((len(rows), examples, m if own else 1), real) for own in wide)
+            kernels.run_wide(*programs, tuple(inputs), present, losses, gradients)
             return losses, gradients
 
         return run
@@ -303,3 +382,10 @@ class Program:
                     f"{name} of shape {shape} for {count} rows of {samples} samples; "
                     f"give ({samples},), (1, {samples}) or ({count}, {samples})"
                 )
+
+
+def _reduces_nothing(expression: Expression, head: str, task: Task) -> str:
+    return (
+        f"{expression} uses {head!r}, which makes one number of several; the task {task.name!r} has no input of "
+        "several values"
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gploss.language.expression import Expression
 from gploss.language.operators import BUILT_IN as BUILT_IN_OPERATORS
 from gploss.language.operators import OPERATORS, Operator
+from gploss.language.reductions import Reduction
 from gploss.language.terminals import BUILT_IN as BUILT_IN_TERMINALS
 from gploss.language.terminals import Terminal
 from gploss.tasks import Task
@@ -22,12 +23,14 @@ class Tables:
         operators: an operator's place is its opcode.
         inputs: names of the task's inputs; an input's place is its row of the kernels' samples.
         differentiable: those of them that come from the model, in the same order.
+        wide: those of which an example has several values.
         terminals: a terminal's place is its slot.
     """
 
     operators: tuple[Operator, ...]
     inputs: tuple[str, ...]
     differentiable: tuple[str, ...]
+    wide: tuple[str, ...]
     terminals: tuple[Terminal, ...]
 
     @staticmethod
@@ -39,9 +42,10 @@ class Tables:
             LookupError: one was unregistered.
         """
         return Tables(
-            tuple(row for _, row in OPERATORS.items()),
+            tuple(row for _, row in OPERATORS.items() if task.wide or not isinstance(row, Reduction)),
             tuple(given.name for given in task.inputs),
             task.differentiable,
+            task.wide,
             task.rows(),
         )
 

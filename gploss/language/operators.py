@@ -31,6 +31,10 @@ CLAMP_LOW: Final = 1e-5
 CLAMP_HIGH: Final = 1e5
 
 
+class OperatorError(ValueError):
+    """An operator is not what it declares to be; the message says where it differs."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """A differentiable elementwise function of one or two operands.
@@ -63,6 +67,22 @@ class Operator:
     def operand_names(self) -> tuple[str, ...]:
         """Names of the operands in the formulas."""
         return ("x",) if self.arity == 1 else ("a", "b")
+
+    def check(self) -> None:
+        """Compare value and derivatives with automatic differentiation, and the operands in either order.
+
+        Raises:
+            OperatorError: a value is not finite on ordinary input, a derivative is another one, or operands do not
+                commute.
+        """
+        derivatives = dict(zip(self.operand_names, self.derivatives, strict=True))
+        trouble = trouble_with_formulas(self.value, derivatives)
+        if trouble is not None:
+            raise OperatorError(f"operator {self.name!r}: {trouble}")
+        if self.commutative:
+            a, b = sample_points(self.operand_names).values()
+            if not torch.equal(self.value.compute(TORCH, a=a, b=b), self.value.compute(TORCH, a=b, b=a)):
+                raise OperatorError(f"operator {self.name!r} is declared commutative, but a and b do not commute")
 
     def describe(self) -> Mapping[str, object]:
         """Return all that the operator's behaviour depends on, for hashes and keys."""
@@ -101,7 +121,7 @@ def unary(
         Formula(value, ("x",)),
         (Formula(derivative, ("x", "value")),),
         commutative=False,
-        latex=latex or rf"{_upright(name)}\left({{x}}\right)",
+        latex=latex or rf"{upright(name)}\left({{x}}\right)",
         precedence=precedence,
         opt_in=opt_in,
     )
@@ -137,18 +157,14 @@ def binary(
         Formula(value, ("a", "b")),
         (Formula(derivatives[0], variables), Formula(derivatives[1], variables)),
         commutative=commutative,
-        latex=latex or rf"{_upright(name)}\left({{a}}, {{b}}\right)",
+        latex=latex or rf"{upright(name)}\left({{a}}, {{b}}\right)",
         precedence=precedence,
     )
 
 
-def _upright(name: str) -> str:
+def upright(name: str) -> str:
     """Return the name in upright letters, as a part of a template."""
     return r"\operatorname{{" + name.replace("_", r"\_") + "}}"
-
-
-class OperatorError(ValueError):
-    """An operator is not what it declares to be; the message says where it differs."""
 
 
 #: Every operator by name. The order is the order of AutoLossGen's code.
@@ -172,7 +188,7 @@ def register_operator(operator: Operator) -> Operator:
     if trouble is not None:
         raise OperatorError(f"{operator.name!r} is no operator name: {trouble}")
     _check_latex(operator)
-    _check(operator)
+    operator.check()
     return OPERATORS.register(operator.name, operator)
 
 
@@ -188,18 +204,6 @@ def _check_latex(operator: Operator) -> None:
             f"operator {operator.name!r}: the LaTeX template {operator.latex!r} has to print {wanted}, "
             "and every other brace twice"
         )
-
-
-def _check(operator: Operator) -> None:
-    """Compare value and derivatives with automatic differentiation, and the operands in either order."""
-    derivatives = dict(zip(operator.operand_names, operator.derivatives, strict=True))
-    trouble = trouble_with_formulas(operator.value, derivatives)
-    if trouble is not None:
-        raise OperatorError(f"operator {operator.name!r}: {trouble}")
-    if operator.commutative:
-        a, b = sample_points(operator.operand_names).values()
-        if not torch.equal(operator.value.compute(TORCH, a=a, b=b), operator.value.compute(TORCH, a=b, b=a)):
-            raise OperatorError(f"operator {operator.name!r} is declared commutative, but a and b do not commute")
 
 
 for _row in (
@@ -253,5 +257,5 @@ for _row in (
     register_operator(_row)
 
 #: gploss's own operators, whose formulas change with its version alone.
-BUILT_IN: Final = tuple(row for _, row in OPERATORS.items())
+BUILT_IN: Final = [row for _, row in OPERATORS.items()]
 OPERATORS.protect(OPERATORS)

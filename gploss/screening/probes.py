@@ -25,7 +25,8 @@ class ProbeResponse:
 
     Attributes:
         losses: (K, (1 + R) P) values: at the probes, then with each of R required inputs altered.
-        gradients: (K, D P) d loss/d input at the probes, one differentiable input after the other.
+        gradients: (K, D P) d loss/d input at the probes, one differentiable input after the other; of a wide input
+            all of its values, 0 where one is not there.
         altered_gradients: the same with an input altered, by its name.
         scales: (K,) s, the mean of |d loss/d input| over all of `gradients`.
     """
@@ -41,10 +42,17 @@ def probe(losses: Losses) -> ProbeResponse:
     task = losses.task
     points = [task.probes(), *(task.probes(altered=name) for name in task.required)]
     together = {name: np.concatenate([part[name] for part in points]) for name in points[0]}
-    values, gradients = losses.losses(together)
+    present = task.present
+    if present is None:
+        values, gradients = losses.losses(together)
+    else:
+        values, gradients = losses.losses(together, present=np.tile(present, (len(points), 1)))
     count = len(together[task.inputs[0].name]) // len(points)
     parts = [
-        np.concatenate([column[:, i * count : (i + 1) * count] for column in gradients.values()], axis=1)
+        np.concatenate(
+            [column[:, i * count : (i + 1) * count].reshape(len(losses), -1) for column in gradients.values()],
+            axis=1,
+        )
         for i in range(len(points))
     ]
     with np.errstate(over="ignore", invalid="ignore"):

@@ -7,7 +7,6 @@ training, and the losses that are known by name. Everything else (grammars, prog
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
@@ -34,15 +33,17 @@ Direction: TypeAlias = Callable[[Gradients], npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Input:
-    """One number of each example that a loss is given.
+    """One number of each example that a loss is given, or several.
 
     Args:
         name: as it appears in the formulas of terminals.
-        probes: values at which losses are looked at before training; as many for every input of a task.
+        probes: values at which losses are looked at before training; as many for every input of a task. Of a wide
+            input each is a list of values, of at least one.
         differentiable: it comes from the model, and training follows the loss's derivative with respect to it; the
             others come from the data.
         altered: as many other values, under which a loss has to have other derivatives; None where it may have the
             same, for it need not depend on the input.
+        wide: an example has m values of it, such as scores of m negatives; all wide inputs of a task have as many.
 
     Raises:
         ValueError: the name cannot be written in a formula, or the probes are none, not finite, or not as many as
@@ -50,26 +51,37 @@ class Input:
     """
 
     name: str
-    probes: Sequence[float] | Floats
+    probes: Sequence[float] | Sequence[Sequence[float]] | Floats
     differentiable: bool = False
-    altered: Sequence[float] | Floats | None = None
+    altered: Sequence[float] | Sequence[Sequence[float]] | Floats | None = None
+    wide: bool = False
 
     def __post_init__(self) -> None:
         instance("the name of an input", self.name, str, "a text")
         for name in ("probes", "altered"):
             values = getattr(self, name)
             if values is not None or name == "probes":
-                object.__setattr__(self, name, real_numbers(f"input {self.name!r}: {name}", values))
+                what = f"input {self.name!r}: {name}"
+                own = tuple(real_numbers(what, one) for one in values) if self.wide else real_numbers(what, values)
+                object.__setattr__(self, name, own)
         trouble = "the derivatives of terminals use it" if self.name == "value" else trouble_with_name(self.name)
         if trouble is not None:
             raise ValueError(f"{self.name!r} is no name of an input: {trouble}")
-        values = (*self.probes, *(() if self.altered is None else self.altered))
-        if not len(self.probes) or not all(math.isfinite(value) for value in values):
+        if not len(self.probes) or 0 in self.counts:
             raise ValueError(f"input {self.name!r}: give finite probes, at least one")
-        if self.altered is not None and len(self.altered) != len(self.probes):
+        if self.altered is not None and _counts(self.altered) != self.counts:
             raise ValueError(
                 f"input {self.name!r}: {len(self.altered)} altered values for {len(self.probes)} probes"
             )
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many values there are at each probe."""
+        return _counts(self.probes)
+
+
+def _counts(values: Any) -> tuple[int, ...]:
+    return tuple(len(value) if isinstance(value, tuple) else 1 for value in values)
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,8 @@ class Task:
         counts = {given.name: len(given.probes) for given in self.inputs}
         if len(set(counts.values())) > 1:
             raise ValueError(f"task {self.name!r}: the inputs have different numbers of probes: {counts}")
+        if len({given.counts for given in self.inputs if given.wide}) > 1:
+            raise ValueError(f"task {self.name!r}: wide inputs have different numbers of values at a probe")
         self.rows()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,6 +178,11 @@ class Task:
     def differentiable(self) -> tuple[str, ...]:
         """Names of the inputs that come from the model."""
         return tuple(given.name for given in self.inputs if given.differentiable)
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """Names of the inputs of which an example has several values."""
+        return tuple(given.name for given in self.inputs if given.wide)
 
     @property
     def score(self) -> str:
@@ -205,7 +224,10 @@ class Task:
     @property
     def content_hash(self) -> str:
         """A hash of what results depend on beside the losses: inputs with their probes, formulas of terminals."""
-        inputs = [(own.name, own.probes, own.differentiable, own.altered) for own in self.inputs]
+        inputs = [
+            (own.name, own.probes, own.differentiable, own.altered, *(["wide"] if own.wide else []))
+            for own in self.inputs
+        ]
         terminals = [dict(row.describe()) for row in self.rows()]
         return digest(json.dumps([self.name, inputs, terminals], sort_keys=True))
 
@@ -236,7 +258,9 @@ class Task:
             )
 
     def probes(self, altered: str | None = None) -> dict[str, Floats]:
-        """Return the points at which losses are looked at: (P,) for each input.
+        """Return the points at which losses are looked at: (P,) for each input, (P, M) for each wide one.
+
+        Where a probe has fewer values than M, 0 stands for the missing ones; `present` says where.
 
         Args:
             altered: name of an input that takes its altered values.
@@ -245,7 +269,21 @@ class Task:
             given.name: given.probes if given.altered is None or given.name != altered else given.altered
             for given in self.inputs
         }
-        return {name: np.array(column) for name, column in values.items()}
+        widest = max((max(given.counts) for given in self.inputs), default=1)
+        return {
+            name: np.array(
+                [(*one, *[0.0] * (widest - len(one))) if isinstance(one, tuple) else one for one in column]
+            )
+            for name, column in values.items()
+        }
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_] | None:
+        """Which values there are at the probes, (P, M) bool; None where all are there."""
+        for given in self.inputs:
+            if given.wide and len(set(given.counts)) > 1:
+                return np.arange(max(given.counts)) < np.array(given.counts)[:, None]
+        return None
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -45,7 +45,10 @@ class Mixture:
         return 1
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         values, gradients = self.parts.losses(inputs)
         count = 1 if rows is None else len(rows)
