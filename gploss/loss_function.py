@@ -71,12 +71,15 @@ class ExpressionLoss:
         self.task = task
         self.arguments = task.arguments(expression)
 
-    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, *inputs: torch.Tensor, present: torch.Tensor | None = None, **named: torch.Tensor
+    ) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar.
 
         Args:
             *inputs: (B,) of each of the loss's arguments in their order; of a pointwise loss scores before the
-                sigmoid and labels.
+                sigmoid and labels. Of a wide input (B, m).
+            present: (B, m) bool: which values of wide inputs are there, of each example at least one; else all.
             **named: further ones by name.
 
         Raises:
@@ -87,7 +90,7 @@ class ExpressionLoss:
         if len(given) != len(inputs) + len(named) or given.keys() != set(self.arguments):
             found = ", ".join([*(["..."] * len(inputs)), *named])
             raise TypeError(f"this loss is called with ({', '.join(self.arguments)}), not with ({found})")
-        return torch_values(self.expression, given, self.task).mean() / self.scale
+        return torch_values(self.expression, given, self.task, present).mean() / self.scale
 
     def __str__(self) -> str:
         return self.expression.readable()

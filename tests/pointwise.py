@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gploss.compute.program import Program
+from gploss.compute.tables import Tables
 from gploss.language.expression import Expression
 from gploss.tasks.pointwise import POINTWISE
 
 Array = npt.NDArray[Any]
+
+#: Operators that the task can use: those that take one value an example.
+OPERATORS_HERE = Tables.of(POINTWISE).operators
 
 
 def compiled(expressions: Sequence[Expression], multipliers: npt.NDArray[np.float64] | None = None) -> Program:

@@ -31,6 +31,14 @@ MAY_IMPORT = {
 LIBRARIES = ("gploss", "rl", "recmodels")
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
+#: Dataclasses that are no records: what has been spent, where a run stands, weights that are trained.
+MAY_CHANGE = {
+    "gploss.search.budget.Spending",
+    "gploss.search.run.Turn",
+    "experiments.command.folder.Record",
+    "recmodels.training.fused.gpu.Weights",
+}
+
 MOST_NAMES = 13
 MOST_LINES = 400
 
@@ -261,3 +269,16 @@ def test_versions_agree() -> None:
     oldest = SpecifierSet(SETTINGS["project"]["requires-python"])
     assert "3.11" in oldest and "3.10" not in oldest
     assert "sys.version_info < (3, 11)" in (PROJECT / "Makefile").read_text()
+
+
+def dataclasses_that_change() -> Iterator[str]:
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                for decorator in map(ast.unparse, node.decorator_list):
+                    if decorator.startswith("dataclass") and "frozen=True" not in decorator:
+                        yield f"{name}.{node.name}"
+
+
+def test_records_do_not_change() -> None:
+    assert set(dataclasses_that_change()) == MAY_CHANGE

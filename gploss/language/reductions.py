@@ -110,8 +110,11 @@ def reduction(name: str, term: str, value: str, derivative: str, latex: str | No
     )
 
 
+#: What becomes of a formula that is wide at its root.
+MEAN: Final = reduction("mean", "x", "total / count", "1 / count")
+
 for _row in (
-    reduction("mean", "x", "total / count", "1 / count"),
+    MEAN,
     reduction("sum", "x", "total", "1", latex=r"\textstyle\sum\left({x}\right)"),
     reduction("largest", "x == peak", "peak", "(x == value) / total", latex=r"\max_j\left({x}\right)"),
     reduction("logsumexp", "exp(x - peak)", "log(total) + peak", "exp(x - value)"),

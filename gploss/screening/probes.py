@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ def probe(losses: Losses) -> ProbeResponse:
     count = len(together[task.inputs[0].name]) // len(points)
     parts = [
         np.concatenate(
-            [column[:, i * count : (i + 1) * count].reshape(len(losses), -1) for column in gradients.values()],
+            [_flat(column[:, i * count : (i + 1) * count]) for column in gradients.values()],
             axis=1,
         )
         for i in range(len(points))
@@ -58,3 +58,8 @@ def probe(losses: Losses) -> ProbeResponse:
     with np.errstate(over="ignore", invalid="ignore"):
         scales = np.abs(parts[0]).mean(axis=1)
     return ProbeResponse(values, parts[0], dict(zip(task.required, parts[1:], strict=True)), scales)
+
+
+def _flat(gradients: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put all that follows the first dimension into one."""
+    return gradients.reshape(len(gradients), int(np.prod(gradients.shape[1:])))

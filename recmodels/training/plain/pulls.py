@@ -41,7 +41,10 @@ class Pulls:
         return self
 
     def losses(
-        self, inputs: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
         """Return losses and slopes, as `Program.losses` does."""
         scores = np.asarray(inputs[self.task.score])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import tomllib
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from experiments.command import options
 from experiments.command.configuration import Configuration, ConfigurationError, read_file
+from recmodels.verdict.confirmation import confirm
 
 
 class Bake(options.RunSettings):
@@ -155,3 +157,12 @@ def test_sections_are_the_classes_with_the_own_one_first() -> None:
     assert list(Bake.sections()) == ["Options", "The run"]
     assert Bake.sections()["Options"][-1] == "out" and "out" not in Bake.sections()["The run"]
     assert issubclass(Bake, Configuration)
+
+
+def test_a_verdict_in_code_and_one_on_the_command_line_are_one() -> None:
+    defaults = {name: one.default for name, one in inspect.signature(confirm).parameters.items()}
+    settings = options.JudgeSettings()
+    assert defaults["tuning_seeds"] == settings.tuning_seeds == 3
+    assert defaults["fresh_seeds"] == settings.tests == 10
+    assert defaults["finalists"] == settings.finalists == 1
+    assert defaults["seed"] == settings.seed == 0

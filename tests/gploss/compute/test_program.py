@@ -14,7 +14,7 @@ from gploss.language.expression import Expression
 from gploss.language.operators import OPERATORS
 from gploss.tasks.pointwise import LOSSES
 from tests import reference
-from tests.pointwise import compiled, run
+from tests.pointwise import OPERATORS_HERE, compiled, run
 from tests.strategies import GRAMMARS, any_expressions, random_expressions
 
 parse = Expression.parse
@@ -36,8 +36,8 @@ def same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 def mixed_losses() -> list[Expression]:
     """Both semantics, every operator, hand-made losses, random ones."""
     every = [
-        Expression.apply(name, *[parse("logit"), parse("label - pred")][: operator.arity])
-        for name, operator in OPERATORS.items()
+        Expression.apply(operator.name, *[parse("logit"), parse("label - pred")][: operator.arity])
+        for operator in OPERATORS_HERE
     ]
     random = [expression for grammar in GRAMMARS.values() for expression in random_expressions(4, 20, grammar)]
     leaves = [parse(text) for text in ("pred", "label", "logit", "2.5", "clamped(pred)")]
@@ -48,7 +48,7 @@ def mixed_losses() -> list[Expression]:
 
 
 @pytest.mark.parametrize("semantics", ["plain", "clamped"])
-@pytest.mark.parametrize("name", OPERATORS.names())
+@pytest.mark.parametrize("name", [row.name for row in OPERATORS_HERE])
 def test_every_operator_equals_automatic_differentiation(name: str, semantics: Any) -> None:
     scores, labels = samples(400)
     choices = ["logit", "pred", "1.5 * logit - label", "label * logit", "exp(exp(logit))"]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gploss.loss_function import ExpressionLoss
 from gploss.screening.screening import screen
+from gploss.tasks import TASKS
 from gploss.tasks.pointwise import LOSSES, log_min, max_ratio, sum_ratio
 from tests.pointwise import compiled, run
 
@@ -205,3 +206,13 @@ def test_published_ratios_take_their_smoothing(smoothing: float) -> None:
         found = ExpressionLoss(make(smoothing), scale=1.0)(score, label)
         torch.testing.assert_close(found, expected(score, label, smoothing).mean(), rtol=1e-5, atol=0)
     assert max_ratio(EPS) is LOSSES["maxr"].expression
+
+
+def test_losses_are_drawn_for_either_label() -> None:
+    views = TASKS["pointwise"].views
+    assert {name: set(view["label"].tolist()) for name, view in views.items()} == {
+        "the label is 1": {1.0},
+        "the label is 0": {0.0},
+    }
+    for view in views.values():
+        assert view["score"].min() == -6 and view["score"].max() == 6
