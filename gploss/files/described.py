@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.util import resolve_name
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ _MOST_OBJECTS: Final = 200_000
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 
 #: They hold nothing that a result could depend on.
-_EMPTY: Final = (type(threading.Lock()), type(threading.RLock()), torch.utils.hooks.RemovableHandle)
+_EMPTY: Final = (type(threading.Lock()), type(threading.RLock()), torch.utils.hooks.RemovableHandle, TypeVar)
 
 _WITH_OWNER: Final = (
     types.GetSetDescriptorType,

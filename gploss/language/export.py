@@ -155,7 +155,7 @@ def torch_source(expression: Expression, scale: float = 1.0, name: str = "loss",
             return v4.mean() / 0.25
         <BLANKLINE>
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not instance("name", name, str, "a text").isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{name!r} is no name of a Python function")
     root = expression.canonical()
     parameters = task.arguments(root)

@@ -21,9 +21,11 @@ from recmodels.models.base import Batch, ModelFactory
 from recmodels.models.deep_model import DeepModel
 from recmodels.models.description import describe_model
 from recmodels.models.mf import MF
+from tests.recmodels.training.kinds import FILES
 from tests.typed import typed
 
 SCHEMA = Schema({"user": 5, "item": 6})
+KINDS_SCHEMA = Schema({"user": 12, "item": 9})
 
 SOURCE = '''"""A user's model."""
 import functools
@@ -290,6 +292,17 @@ def test_models_that_differ_have_different_descriptions() -> None:
     assert len(set(codes.values())) == len(codes)
     for name, factory in VARIANTS.items():
         assert describe_model(factory, SCHEMA)["code"] == codes[name], f"{name} has a new one each time"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_kind_of_module_is_known_and_told_from_all_others() -> None:
+    kinds = {text: made for group in FILES.values() for text, made in group.items()}
+    codes = {text: describe_model(made, KINDS_SCHEMA)["code"] for text, made in kinds.items()}
+    assert len(set(codes.values())) == len(kinds) > 100
+    new_each_time = [
+        text for text, made in kinds.items() if describe_model(made, KINDS_SCHEMA)["code"] != codes[text]
+    ]
+    assert new_each_time == ["a scripted layer"]  # it is C++ all through
 
 
 def test_table_sizes_are_part_of_the_description() -> None:
