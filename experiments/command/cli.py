@@ -68,6 +68,8 @@ def _run(arguments: Sequence[str] | None, ending: OrderlyEnding) -> int:
     except (KeyError, IndexError):
         raise  # look-ups that a program got wrong, not its user
     except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as error:
+        if ending.asked:
+            return _told(ending.code, f"interrupted; --resume goes on with a run ({error})")
         return _told(FAILED, str(error))
 
 

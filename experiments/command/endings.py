@@ -22,10 +22,12 @@ class OrderlyEnding:
 
     Attributes:
         code: exit code of a process that was interrupted: 130, or 143 and 129 after those two.
+        asked: whether one of the two came. What fails then fails for that reason: workers may have got it first.
     """
 
     def __init__(self) -> None:
         self.code: int = INTERRUPTED
+        self.asked = False
         self._installed: list[signal.Signals] = []
 
     def __enter__(self) -> Self:
@@ -43,7 +45,7 @@ class OrderlyEnding:
             signal.signal(number, signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.code = 128 + number
+        self.code, self.asked = 128 + number, True
         # A search has its own, which waits for the end of what may not be cut in two.
         handler = signal.getsignal(signal.SIGINT)
         if callable(handler):

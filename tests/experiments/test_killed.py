@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,3 +124,20 @@ def test_signals_that_nohup_ignores_stay_ignored(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "alive\n143\n", done.stderr
+
+
+def test_what_fails_after_a_request_to_end_is_an_interruption(
+    gploss: Gploss, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal to the whole group reaches workers first, at times, and then they are what is missed."""
+
+    def lose_workers(*_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        raise RuntimeError("a worker is gone")
+
+    monkeypatch.setattr("experiments.compare_searchers.search", lose_workers)
+    outcome = gploss(*small(ratings, tmp_path / "out"))
+    assert outcome.code == 143
+    assert "Error: interrupted; --resume goes on with a run (a worker is gone)" in outcome.errors

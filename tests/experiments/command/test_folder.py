@@ -184,6 +184,19 @@ def test_a_run_killed_before_its_record_was_there_is_begun_again(
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "finished"
 
 
+def test_the_record_of_this_release_is_read(tmp_path: Path) -> None:
+    """A file that was written once, and is kept as it is: another format needs another version."""
+    content = (Path(__file__).parent / "released/run-1.json").read_bytes()
+    (tmp_path / "run.json").write_bytes(content)
+    record = Record.of(tmp_path)
+    assert record is not None
+    assert (record.command, record.state, record.process) == ("bake", "interrupted", 4711)
+    assert record.configuration == {"cakes": 3, "out": "results"} and record.data == DATA
+    assert record.files == ["cake.txt", "runs/inner.sqlite"] and record.details == {"eggs": 4}
+    record.write(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == content
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path

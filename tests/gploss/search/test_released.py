@@ -16,10 +16,12 @@ import pytest
 
 from gploss.files.packed import Grown
 from gploss.language.expression import Expression
+from gploss.loss_function import ExpressionLoss
 from gploss.search.cache import Cache, CacheEntry, CacheError
 from gploss.search.checkpoint import Checkpoint, CheckpointError
 from gploss.search.evaluation import Evaluation, EvaluationKey, Status
 from gploss.search.result import SearchResult
+from gploss.tasks.pointwise import POINTWISE
 
 RELEASED = Path(__file__).parent / "released"
 
@@ -85,6 +87,13 @@ def test_the_checkpoint_of_this_release_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_results_of_each_release_are_read(version: int) -> None:
     assert SearchResult.load(RELEASED / f"result-{version}.json") == RESULT
+
+
+def test_the_loss_of_this_release_is_read(tmp_path: Path) -> None:
+    loss = ExpressionLoss.load(RELEASED / "loss-1.json")
+    assert (str(loss.expression), loss.scale, loss.task) == ("square(add(label, neg(pred)))", 0.25, POINTWISE)
+    loss.save(tmp_path / "loss.json")
+    assert (tmp_path / "loss.json").read_bytes() == (RELEASED / "loss-1.json").read_bytes()
 
 
 @pytest.mark.parametrize(
