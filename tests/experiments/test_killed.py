@@ -24,9 +24,13 @@ PROJECT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 TWO_WORKERS = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from experiments.parts.workers import side_by_side
+
+# what a shell begins in the background ignores these
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 def work(number):
     while True:
@@ -61,7 +65,10 @@ def test_workers_end_with_their_parent(tmp_path: Path, name: str) -> None:
         wait_for(lambda: all(file.is_file() and file.read_text() for file in files))
         workers = [int(file.read_text() or 0) for file in files]
         parent.send_signal(getattr(signal, name))
-        parent.wait(PATIENCE)
+        try:
+            parent.wait(PATIENCE)
+        finally:
+            parent.kill()
     wait_for(lambda: not any(map(is_alive, workers)))
 
 
