@@ -87,11 +87,14 @@ def chain(
         story = f"{out.name}, {name} to {'the group' if group else 'the parent'}"
         number = getattr(signal, name)
         os.killpg(run.process, number) if group and is_leader(run) else os.kill(run.process, number)
-        problem = after_kill(run, name, whole, out)
-        if problem is None:
+        code, problem = after_kill(run, name, whole, out)
+        if problem is None and code == 0:
+            tally.add("too late, the run had just ended")
+        elif problem is None:
             tally.add(f"{name} {'group' if group else 'parent'}")
         else:
-            tally.fault(problem, story)
+            outcome, _, detail = problem.partition(": ")
+            tally.fault(outcome, f"{story} {detail}")
     run = start(table, out, "--resume", forks=forks)
     code = run.ended(PATIENCE)
     if code is None:
@@ -112,22 +115,21 @@ def is_leader(run: Run) -> bool:
         return False
 
 
-def after_kill(run: Run, name: str, whole: Path, out: Path) -> str | None:
-    """Return what is wrong after a kill, or None."""
+def after_kill(run: Run, name: str, whole: Path, out: Path) -> tuple[int | None, str | None]:
+    """Return the exit code after a kill, and what is wrong, or None."""
     code = run.ended(PATIENCE)
     if code is None:
         run.is_gone(0.0)
-        return "does not end"
-    # A signal that comes before the command has begun, or after its end, finds the system's own way.
+        return None, "does not end"
     if code not in (_CODES[name], 0):
-        return f"ends with {code}: {run.log.read_text()[-300:]}"
+        return code, f"ends with {code}: {run.log.read_text()[-300:]}"
     if not run.is_gone(5.0):
-        return "workers live on"
+        return code, "workers live on"
     for path in out.glob("runs/*.sqlite"):
         found, expected = (evaluations(file / "runs" / path.name) for file in (out, whole))
         if found != expected[: len(found)]:
-            return f"{path.name} holds other evaluations"
-    return None
+            return code, f"{path.name} holds other evaluations"
+    return code, None
 
 
 def evaluations(path: Path) -> list[Evaluation]:

@@ -108,6 +108,9 @@ def start(table: Path, out: Path, *more: str, forks: bool) -> Run:
     code = 70
     try:
         os.setsid()
+        # what a shell begins in the background ignores these
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(handle, stream)
