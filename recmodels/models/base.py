@@ -18,10 +18,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
@@ -74,7 +76,9 @@ MODELS: Final[Registry[type[torch.nn.Module]]] = Registry("model", module=__name
 
 
 def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Module:
-    """Make a model whose initial weights depend on the seed alone; torch's global generator is left as it was.
+    """Make a model whose initial weights depend on the seed alone; global generators are left as they were.
+
+    The seed is given to those of torch, numpy and Python.
 
     Args:
         factory: called with the numbers of users and items, or with the schema.
@@ -86,13 +90,26 @@ def build_model(factory: ModelFactory, schema: Schema, seed: int) -> torch.nn.Mo
         LookupError: the factory takes numbers of users and items, which the schema does not have.
     """
     arguments = (schema,) if _takes_schema(factory) else (schema["user"], schema["item"])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _others_seeded(seed):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA's
         model = factory(*arguments)
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
         _give_shapes(model, schema)
     return model
+
+
+@contextlib.contextmanager
+def _others_seeded(seed: int) -> Iterator[None]:
+    """Lend models a seed for the generators that numpy and Python have for everybody."""
+    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpys)  # noqa: NPY002
+        random.setstate(pythons)
 
 
 def _give_shapes(model: torch.nn.Module, schema: Schema) -> None:

@@ -1,7 +1,7 @@
 """What of a module goes into a state, and comes back from there.
 
-That is parameters and buffers, and what training changes in plain attributes: tensors and numbers, such as a
-counter of batches. All else comes from the seed that the module was made with.
+That is parameters and buffers, and what training changes in plain attributes: tensors, arrays and numbers, such as
+a counter of batches. All else comes from the seed that the module was made with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -56,8 +57,14 @@ def restore(
     for name in attributes:
         path, _, leaf = name.rpartition(".")
         before, value = _attribute(module, name), weights[name][k]
-        made = value.clone().to(before.device) if isinstance(before, torch.Tensor) else type(before)(value.item())
-        setattr(module.get_submodule(path), leaf, made)
+        setattr(module.get_submodule(path), leaf, _like(before, value.clone()))
+
+
+def _like(before: Any, value: torch.Tensor) -> Any:
+    """Return a value as what it was."""
+    if isinstance(before, torch.Tensor):
+        return value.to(before.device)
+    return value.numpy() if isinstance(before, np.ndarray) else type(before)(value.item())
 
 
 def changed(module: torch.nn.Module, fresh: torch.nn.Module) -> set[str]:
@@ -67,16 +74,26 @@ def changed(module: torch.nn.Module, fresh: torch.nn.Module) -> set[str]:
 
 
 def _attributes(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield tensors and numbers in plain attributes."""
+    """Yield tensors, arrays and numbers in plain attributes."""
     for path, part in module.named_modules():
         for leaf, value in vars(part).items():
-            if isinstance(value, torch.Tensor | int | float) and leaf != "training" and not leaf.startswith("_"):
+            is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+            is_kept = is_array or isinstance(value, torch.Tensor | int | float)
+            if is_kept and leaf != "training" and not leaf.startswith("_"):
                 yield f"{path}.{leaf}" if path else leaf, value
+
+
+def alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two modules have the same parameters and buffers."""
+    first, second = _tensors(one), _tensors(other)
+    return first.keys() == second.keys() and all(_same(own, second[name]) for name, own in first.items())
 
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
     return type(one) is type(other) and bool(one == other)
 
 

@@ -43,6 +43,14 @@ REPEATS: Final = 16
 Result: TypeAlias = tuple[State, npt.NDArray[np.float32]]
 
 
+def draws_alike(device: torch.device) -> bool:
+    """Whether a mask of dropout for many members is drawn from the same random numbers as one for a module alone.
+
+    CUDA's own dropout draws otherwise: there layers are compared without.
+    """
+    return device.type == "cpu"
+
+
 class OtherwiseError(RuntimeError):
     """A faster way cannot do what the user's module does."""
 
@@ -85,6 +93,7 @@ class Proof:
         self._problem = Few(batches, self._losses.task)
         self._trainer = PlainTrainer(model, self.protocol, device=device, together=2)
         self._trainer.finds_carried = True
+        self._trainer.drops_nothing = not draws_alike(self._trainer.device)
         try:
             first = self._trainer.single(batches.rows.schema, SEED, settings_of(self.protocol))
             fresh = first.state(0, SEED)

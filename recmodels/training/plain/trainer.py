@@ -7,6 +7,7 @@ the faster ways are compared with, and what is left where they differ.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -20,7 +21,7 @@ from gploss.compute.losses import Losses
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
-from recmodels.training.plain.kept import changed, restore
+from recmodels.training.plain.kept import alike, changed, restore
 from recmodels.training.plain.lookups import checked_scores, row_wise_tables
 from recmodels.training.plain.single import Single
 from recmodels.training.population import Chunk, ChunkTrainer
@@ -53,6 +54,7 @@ class PlainTrainer(ChunkTrainer):
     Attributes:
         carried: attributes of the module that training changes, by dotted names, and that go into states.
         finds_carried: whether they are still to be found, when states are taken.
+        drops_nothing: whether layers of dropout are off.
 
     Raises:
         ValueError: the device cannot be used.
@@ -64,6 +66,7 @@ class PlainTrainer(ChunkTrainer):
         super().__init__(model, protocol, device=device, largest=together)
         self.carried: frozenset[str] = frozenset()
         self.finds_carried = False
+        self.drops_nothing = False
         self._is_shared: bool | None = None
 
     def module(self, schema: Schema, seed: int) -> torch.nn.Module:
@@ -72,9 +75,17 @@ class PlainTrainer(ChunkTrainer):
         if self._is_shared is None:
             again = build_model(self.model, schema, seed)
             self._is_shared = not _parts(module).isdisjoint(_parts(again))
+            if not alike(module, again):
+                warnings.warn(
+                    f"{type(module).__name__} is made with other weights each time, from random numbers that the "
+                    "seed does not decide, so that losses do not start alike: draw them by torch",
+                    stacklevel=2,
+                )
         if self._is_shared:
             module = copy.deepcopy(module)
         _own_memory(module)
+        if self.drops_nothing:
+            stop_dropout(module)
         return module.to(self.device)
 
     def fields(self, schema: Schema) -> dict[str, str]:
@@ -194,6 +205,13 @@ class _Chunk(Chunk):
                 f"{type(module).__name__} keeps what it learns where it cannot be found, so that a trained one "
                 "cannot be made again: put it into parameters or buffers (register_buffer)"
             )
+
+
+def stop_dropout(module: torch.nn.Module) -> None:
+    """Let layers of dropout leave nothing out, in place."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
 
 
 def _parts(module: torch.nn.Module) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,9 @@ from gploss.compute.losses import Losses, LossKernel
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
-from recmodels.training.plain.proof import OtherwiseError, Proof, first_line
+from recmodels.training.plain.proof import OtherwiseError, Proof, draws_alike, first_line
 from recmodels.training.plain.single import DENSE
-from recmodels.training.plain.trainer import SCORING_BATCH, PlainTrainer, batch_seeds, random_numbers
+from recmodels.training.plain.trainer import SCORING_BATCH, PlainTrainer, batch_seeds, random_numbers, stop_dropout
 from recmodels.training.population import Chunk, ChunkTrainer
 from recmodels.training.problem import Problem, bounds_of
 from recmodels.training.protocol import Protocol
@@ -192,6 +193,9 @@ class StackedTrainer(ChunkTrainer):
         example = Batch(**{name: torch.arange(4) % size for name, size in schema.items()})
         plan = self._plan_of(schema)
         leading = plan.way is Way.LEADING
+        if self._is_tried and not draws_alike(self.device):
+            module = copy.deepcopy(module)
+            stop_dropout(module)
         return Stack(module, count, example, self.device, leading=leading, idle=plan.idle)
 
     def score(self, stack: Stack, rows: Rows) -> torch.Tensor:

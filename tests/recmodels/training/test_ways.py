@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import warnings
 from collections.abc import Callable
 
@@ -154,6 +155,34 @@ def test_lazy_parts_are_drawn_from_the_seed() -> None:
     one, other = (build_model(Lazy, SCHEMA, 3).state_dict() for _ in range(2))
     assert all(torch.equal(own, other[name]) for name, own in one.items())
     assert not torch.equal(one["body.weight"], build_model(Lazy, SCHEMA, 4).state_dict()["body.weight"])
+
+
+def test_numpys_and_pythons_random_numbers_are_drawn_from_the_seed() -> None:
+    class OtherNumbers(Dot):
+        def more(self, n_users: int, n_items: int) -> None:
+            self.scales = torch.from_numpy(np.random.rand(6).astype(np.float32))  # noqa: NPY002
+            self.share = random.random()
+
+        def forward(self, batch: Batch) -> Tensor:
+            return (self.user(batch.user) * self.scales * self.item(batch.item)).sum(-1) * self.share
+
+    before = np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    one, other, third = (build_model(OtherNumbers, SCHEMA, seed) for seed in (3, 3, 4))
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # type: ignore[index]  # noqa: NPY002
+    assert torch.equal(one.scales, other.scales) and one.share == other.share  # type: ignore[arg-type]
+    assert not torch.equal(one.scales, third.scales) and one.share != third.share  # type: ignore[arg-type]
+
+
+def test_weights_that_no_seed_decides_are_told() -> None:
+    class Unseeded(Dot):
+        def more(self, n_users: int, n_items: int) -> None:
+            self.scale = nn.Parameter(torch.tensor(np.random.default_rng().random(6), dtype=torch.float32))
+
+        def forward(self, batch: Batch) -> Tensor:
+            return (self.user(batch.user) * self.scale * self.item(batch.item)).sum(-1)
+
+    with pytest.warns(UserWarning, match="Unseeded is made with other weights each time"):
+        StackedTrainer(Unseeded, STANDARD, device="cpu").plan(BATCHES)
 
 
 # What is refused, or noticed.

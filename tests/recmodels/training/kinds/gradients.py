@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from recmodels.models.base import Batch
@@ -66,6 +67,19 @@ class BackwardHook(Dot):
     def forward(self, batch: Batch) -> Tensor:
         scores: Tensor = (self.layer(self.user(batch.user)) * self.item(batch.item)).sum(-1)
         return scores
+
+
+@kind("a hook before a table's gradients")
+class BackwardPreHook(Dot):
+    def more(self, n_users: int, n_items: int) -> None:
+        self.user.register_full_backward_pre_hook(lambda module, given: (given[0] * 0.1,))
+
+
+@kind("pruned weights")
+class Pruned(Through):
+    def more(self, n_users: int, n_items: int) -> None:
+        self.body = nn.Linear(12, 12)
+        prune.random_unstructured(self.body, "weight", 0.5)  # type: ignore[no-untyped-call]
 
 
 @kind("a hook on an activation's gradient")

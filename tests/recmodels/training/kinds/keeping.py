@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +62,27 @@ class Annealed(Dot):
         if self.training:
             self.steps += 1
         return super().forward(batch) * min(1.0, 0.2 + 0.05 * self.steps)
+
+
+@kind("counts in a numpy array")
+class CountsInArray(Dot):
+    def more(self, n_users: int, n_items: int) -> None:
+        self.counts = np.zeros(n_items, np.float32)
+
+    def forward(self, batch: Batch) -> Tensor:
+        if self.training:
+            np.add.at(self.counts, batch.item.numpy(), 1)
+        return super().forward(batch) + 0.1 * torch.from_numpy(np.log1p(self.counts))[batch.item]
+
+
+@kind("a constant drawn by numpy for an array")
+class DrawnByNumpy(Dot):
+    def more(self, n_users: int, n_items: int) -> None:
+        self.scales = np.random.rand(6).astype(np.float32)  # noqa: NPY002
+
+    def forward(self, batch: Batch) -> Tensor:
+        scores: Tensor = (self.user(batch.user) * torch.from_numpy(self.scales) * self.item(batch.item)).sum(-1)
+        return scores
 
 
 @kind("a counter in a buffer")

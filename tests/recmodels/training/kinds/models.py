@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,25 @@ class SameMF(MF):
 class ClippedMF(MF):
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch).clamp(-0.02, 0.02)
+
+
+@kind("MF, half of one gradient kept back")
+def half_mf(n_users: int, n_items: int) -> nn.Module:
+    model = MF(n_users, n_items, 8)
+    model.user_embedding.weight.register_hook(lambda gradient: gradient * 0.5)
+    return model
+
+
+@kind("MF with max_norm")
+def bounded_mf(n_users: int, n_items: int) -> nn.Module:
+    model = MF(n_users, n_items, 8)
+    model.item_embedding = nn.Embedding(n_items, 8, max_norm=0.01)
+    return model
+
+
+@kind("MF, compiled by torch")
+def compiled_mf(n_users: int, n_items: int) -> nn.Module:
+    return cast(nn.Module, torch.compile(MF(n_users, n_items, 8), backend="eager"))
 
 
 @kind("factorisation machine")
