@@ -140,6 +140,8 @@ class _Simplifier(Generic[N]):
         if None in numbers:
             return None
         operator = OPERATORS[head]
+        if not set(operator.value.variables) <= set(operator.operand_names):
+            return None  # a reduction's value is one of a total, and that of how many there are
         named = {name: np.float64(number) for name, number in zip(operator.operand_names, numbers, strict=True)}
         with np.errstate(all="ignore"):
             value = float(operator.value.compute(NUMPY, **named))

@@ -14,7 +14,7 @@ from tests.torture.tally import table
 
 
 def test_hostile_formulas_do_nothing() -> None:
-    outcomes = {formulas.trial(seed) for seed in range(300)}
+    outcomes = {formulas.trial(seed) for seed in range(900)}
     assert outcomes == {"read", "refused"}
 
 
