@@ -35,11 +35,12 @@ def side_by_side(run: Callable[..., T], arguments: Iterable[tuple[Any, ...]], jo
     if jobs == 1:
         return [run(*own) for own in arguments]
     sent = for_workers(_in_worker)
-    return list(Parallel(n_jobs=jobs)(delayed(sent)(os.getpid(), run, *own) for own in arguments))
+    # Not with its first task: a worker whose parent ends before that would wait for one for good.
+    workers = Parallel(n_jobs=jobs, backend="loky", initializer=_end_with, initargs=(os.getpid(),))
+    return list(workers(delayed(sent)(run, *own) for own in arguments))
 
 
-def _in_worker(parent: int, run: Callable[..., T], *arguments: Any) -> T:
-    _end_with(parent)
+def _in_worker(run: Callable[..., T], *arguments: Any) -> T:
     os.environ["TTY_COMPATIBLE"] = "0"  # several live displays cannot share a terminal: plain lines
     return run(*arguments)
 

@@ -72,6 +72,27 @@ def test_workers_end_with_their_parent(tmp_path: Path, name: str) -> None:
     wait_for(lambda: not any(map(is_alive, workers)))
 
 
+def children(of: int) -> list[int]:
+    """The processes that another one has begun."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == of:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes as Linux shows them")
+def test_a_worker_without_a_task_ends_with_its_parent(tmp_path: Path) -> None:
+    one_task = TWO_WORKERS.replace("[(0,), (1,)]", "[(0,)]")
+    assert one_task != TWO_WORKERS
+    with subprocess.Popen([sys.executable, "-c", one_task, str(tmp_path)], cwd=PROJECT) as parent:
+        wait_for(lambda: (tmp_path / "0.txt").is_file() and len(children(parent.pid)) >= 2)
+        workers = children(parent.pid)
+        parent.kill()
+    wait_for(lambda: not any(map(is_alive, workers)))
+
+
 def small(table: Path, out: Path) -> list[str]:
     size = ["--budget", "1200", "--seeds", "2", "--epochs", "1", "--tests", "2", "--tuning-seeds", "1"]
     rest = ["--final-epochs", "1", "--searchers", "random", "--rivals", "bce", "--contenders", "1"]
