@@ -191,12 +191,13 @@ class Task:
         Raises:
             ValueError: there are several.
         """
-        if len(self.differentiable) > 1:
+        names = self.differentiable
+        if len(names) > 1:
             raise ValueError(
                 f"the task {self.name!r} has several inputs that come from the model "
-                f"({', '.join(self.differentiable)}); what trains models with one score cannot train it"
+                f"({', '.join(names)}); what trains models with one score cannot train it"
             )
-        return self.differentiable[0]
+        return names[0]
 
     def rows(self) -> tuple[Terminal, ...]:
         """Return the terminals as they are registered now.

@@ -196,7 +196,8 @@ def _loss_of(program: Program, k: int) -> Loss:
 
 def inputs_beside_score(losses: Program) -> tuple[str, ...]:
     """Return the names of what some losses read beside the score."""
-    return tuple(name for name in losses.uses if name != losses.task.score)
+    score = losses.task.score
+    return tuple(name for name in losses.uses if name != score)
 
 
 @lru_cache(maxsize=8)
