@@ -30,7 +30,7 @@ from gploss.compute.kernel_files import FromSource, KernelError, check_kernels, 
 from gploss.compute.tables import Tables
 from gploss.compute.wide import Code
 from gploss.language.formula import Formula
-from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW
+from gploss.language.operators import CLAMP_HIGH, CLAMP_LOW, Operator
 from gploss.language.reductions import Reduction
 
 Precision = Literal["float32", "float64"]
@@ -140,11 +140,14 @@ def _generate(precision: Precision, tables: Tables) -> str:
 _OPERANDS: Final = ("values[left, j]", "values[right, j]")  # a view of each row would cost more than the arithmetic
 
 
+def _elementwise(tables: Tables) -> list[tuple[int, Operator]]:
+    """Return the operators of one value an example, with their opcodes."""
+    return [(code, row) for code, row in enumerate(tables.operators) if not isinstance(row, Reduction)]
+
+
 def _forward(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for number, operator in enumerate(tables.operators):
-        if isinstance(operator, Reduction):
-            continue
+    for number, operator in _elementwise(tables):
         operands = dict(zip(operator.operand_names, _OPERANDS, strict=False))
         lines += [
             f"elif opcode == {number}:  # {operator.name}",
@@ -156,9 +159,7 @@ def _forward(code: Code, tables: Tables) -> list[str]:
 
 def _backward(code: Code, tables: Tables) -> list[str]:
     lines = []
-    for number, operator in enumerate(tables.operators):
-        if isinstance(operator, Reduction):
-            continue
+    for number, operator in _elementwise(tables):
         variables = dict(zip(operator.operand_names, _OPERANDS, strict=False)) | {"value": "values[slot, j]"}
         lines.append(f"elif opcode == {number}:  # {operator.name}")
         for bit, (formula, side) in enumerate(zip(operator.derivatives, ("left", "right"), strict=False)):
