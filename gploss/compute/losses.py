@@ -36,22 +36,12 @@ class LossKernel(ABC):
         """Return which members met a non-finite derivative, (A,)."""
 
 
-class Losses(Protocol):
-    """K losses that models can be trained with: a compiled program, or whatever else has these parts.
-
-    Trainers ask for `uses` and `kernel`. Caches, results and tables know a loss by its text and by its fingerprint,
-    which is made of the gradients that `losses` gives at the task's probes
-    (`gploss.screening.fingerprint.fingerprints`).
-    """
+class TrainableLosses(Protocol):
+    """K losses, as far as trainers have to know them."""
 
     @property
     def task(self) -> Task:
         """What the losses are given."""
-        ...
-
-    @property
-    def texts(self) -> Sequence[str]:
-        """K texts that name the losses: where one changes, so does what is trained, and the other way round."""
         ...
 
     @property
@@ -61,19 +51,6 @@ class Losses(Protocol):
 
     def __len__(self) -> int:
         """Return K."""
-        ...
-
-    def scaled(self, multipliers: npt.NDArray[np.float64]) -> Losses:
-        """Return the same losses, each multiplied with a number; (K,) in the place of earlier ones."""
-        ...
-
-    def losses(
-        self,
-        inputs: Mapping[str, npt.NDArray[Any]],
-        rows: npt.NDArray[np.int64] | None = None,
-        present: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
-        """Return losses (M, N) and d loss/d input (M, N) by differentiable input, as `Program.losses` does."""
         ...
 
     def kernel(self, rows: Sequence[int], device: torch.device) -> LossKernel:
@@ -87,4 +64,30 @@ class Losses(Protocol):
             ValueError: the task has several inputs that come from the model.
             KernelError: the losses cannot be computed on the device.
         """
+        ...
+
+
+class Losses(TrainableLosses, Protocol):
+    """K losses that can be searched for: a compiled program, or whatever else has these parts.
+
+    Caches, results and tables know a loss by its text and by its fingerprint, which is made of the gradients that
+    `losses` gives at the task's probes (`gploss.screening.fingerprint.fingerprints`).
+    """
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """K texts that name the losses: where one changes, so does what is trained, and the other way round."""
+        ...
+
+    def scaled(self, multipliers: npt.NDArray[np.float64]) -> Losses:
+        """Return the same losses, each multiplied with a number; (K,) in the place of earlier ones."""
+        ...
+
+    def losses(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.int64] | None = None,
+        present: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+        """Return losses (M, N) and d loss/d input (M, N) by differentiable input, as `Program.losses` does."""
         ...

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gploss.compute.gpu import why_no_triton
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.files.plain import JSON
 from recmodels.data.rows import Rows, Schema
 from recmodels.models.base import ModelFactory, build_model
@@ -95,7 +95,7 @@ class ChosenTrainer(Trainer):
 
     def fit(
         self,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,

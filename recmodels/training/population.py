@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.environment import kind_of_device
 from gploss.files.plain import JSON
 from recmodels.data.rows import Batches, Rows, Schema
@@ -141,7 +141,7 @@ class ChunkTrainer(Trainer):
 
     @abstractmethod
     def chunk(
-        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+        self, losses: TrainableLosses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
     ) -> Chunk:
         """Return members that share seed and batches, with the weights that the seed `origin` gives."""
 
@@ -159,7 +159,7 @@ class ChunkTrainer(Trainer):
 
     def fit(
         self,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,

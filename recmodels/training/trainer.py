@@ -16,7 +16,7 @@ import torch
 
 from gploss.arguments import each, instance, seed_number, whole_number
 from gploss.compute.gpu import why_no_triton
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.compute.program import Program
 from gploss.files.plain import JSON
 from gploss.setting import Setting, complete
@@ -147,7 +147,7 @@ class Trainer(ABC):
     @abstractmethod
     def fit(
         self,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,
@@ -187,7 +187,7 @@ class Trainer(ABC):
 
 def prepared(
     trainer: Trainer,
-    losses: Losses,
+    losses: TrainableLosses,
     members: Sequence[Member],
     problem: Problem,
     epochs: int,
@@ -218,7 +218,7 @@ def prepared(
     return [replace(member, settings=complete(member.settings, declared)) for member in members]
 
 
-def formulas_only(losses: Losses, trainer_name: str) -> Program:
+def formulas_only(losses: TrainableLosses, trainer_name: str) -> Program:
     """Return losses that are a program, for a trainer whose kernels interpret formulas.
 
     Raises:

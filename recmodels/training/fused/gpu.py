@@ -13,7 +13,7 @@ import torch
 
 from gploss.arguments import whole_number
 from gploss.compute.gpu import interpreted, load_triton_kernels, why_no_triton
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.compute.on_tensors import launching_on
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
@@ -113,7 +113,7 @@ class TritonTrainer(ChunkTrainer):
             self._proven.add(batches.rows.schema)
 
     def chunk(
-        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+        self, losses: TrainableLosses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
     ) -> Chunk:
         """Return members that share seed and batches, with the weights that the seed `origin` gives."""
         return _Chunk(self, formulas_only(losses, self.name), members, problem, rules, origin)

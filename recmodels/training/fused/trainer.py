@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gploss.arguments import whole_number
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.compute.program import Program
 from gploss.compute.tables import Tables
 from gploss.files.plain import JSON
@@ -159,7 +159,7 @@ class FusedTrainer(Trainer):
 
     def fit(
         self,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         epochs: int,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from recmodels.data.rows import Batches
 from recmodels.models.base import ModelFactory
 from recmodels.training.plain.pulls import Pulls
@@ -86,7 +86,7 @@ class Proof:
         protocol: Protocol,
         batches: Batches,
         device: str,
-        losses: Losses | None = None,
+        losses: TrainableLosses | None = None,
     ) -> None:
         self.protocol = lens(protocol)
         self._losses = Pulls() if losses is None else losses

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,31 +26,13 @@ def formulas(task: Task) -> Program:
 
 
 class Pulls:
-    """Two losses of the score, computed by torch: nothing has to be compiled for them."""
+    """log(1 + exp(s)) and sqrt(1 + s^2), computed by torch: nothing has to be compiled for them."""
 
     task = POINTWISE
-    texts = ("log(1 + exp(s))", "sqrt(1 + s^2)")
     uses = (POINTWISE.score,)
 
     def __len__(self) -> int:
-        return len(self.texts)
-
-    def scaled(self, multipliers: npt.NDArray[np.float64]) -> Pulls:
-        """Return the losses as they are: nobody asks for others."""
-        return self
-
-    def losses(
-        self,
-        inputs: Mapping[str, npt.NDArray[Any]],
-        rows: npt.NDArray[np.int64] | None = None,
-        present: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
-        """Return losses and slopes, as `Program.losses` does."""
-        scores = np.asarray(inputs[self.task.score])
-        values = np.stack([np.logaddexp(0, scores), np.sqrt(1 + scores**2)])
-        slopes = np.stack([1 / (1 + np.exp(-scores)), scores / np.sqrt(1 + scores**2)])
-        index = slice(None) if rows is None else rows
-        return values[index], {self.task.score: slopes[index]}
+        return 2
 
     def kernel(self, rows: Sequence[int], device: torch.device) -> LossKernel:
         """Return what differentiates the losses of A members."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.parameter import is_lazy
 
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
@@ -114,7 +114,7 @@ class PlainTrainer(ChunkTrainer):
         return Single(self.module(schema, seed), self.fields(schema), self.protocol, settings)
 
     def chunk(
-        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+        self, losses: TrainableLosses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
     ) -> Chunk:
         """Return members that share seed and batches, with the weights that the seed `origin` gives."""
         return _Chunk(self, losses, members, problem, rules, origin)
@@ -135,7 +135,7 @@ class _Chunk(Chunk):
     def __init__(
         self,
         trainer: PlainTrainer,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         rules: Rules,

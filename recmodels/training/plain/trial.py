@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gploss.compute.losses import Losses
+from gploss.compute.losses import TrainableLosses
 from gploss.tasks import Task
 from recmodels.data.interactions import IntegerArray
 from recmodels.data.rows import Batches, Rows, Schema
@@ -140,7 +140,7 @@ def settings_of(protocol: Protocol) -> dict[str, float]:
 
 
 def trained_on(
-    trainer: Trainer, losses: Losses, problem: Few, start: State
+    trainer: Trainer, losses: TrainableLosses, problem: Few, start: State
 ) -> tuple[State, npt.NDArray[np.float32]]:
     """Train two members with different losses on a few batches; return their states, and the scores by these."""
     members = [Member(k, SEED, settings_of(trainer.protocol)) for k in range(2)]

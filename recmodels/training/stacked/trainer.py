@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from gploss.arguments import whole_number
-from gploss.compute.losses import Losses, LossKernel
+from gploss.compute.losses import LossKernel, TrainableLosses
 from recmodels.data.rows import Batches, Rows, Schema
 from recmodels.models.base import Batch, ModelFactory, build_model
 from recmodels.training.course import Rules
@@ -137,7 +137,7 @@ class StackedTrainer(ChunkTrainer):
         self.plan(problem.batches(0, 0, {name: own.default for name, own in self.settings(problem).items()}))
 
     def chunk(
-        self, losses: Losses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
+        self, losses: TrainableLosses, members: Sequence[Member], problem: Problem, rules: Rules, origin: int
     ) -> Chunk:
         """Return members that share seed and batches, with the weights that the seed `origin` gives."""
         if self._plan_of(problem.schema).way is Way.ONE_BY_ONE:
@@ -220,7 +220,7 @@ class _Chunk(Chunk):
     def __init__(
         self,
         trainer: StackedTrainer,
-        losses: Losses,
+        losses: TrainableLosses,
         members: Sequence[Member],
         problem: Problem,
         rules: Rules,
